@@ -1,0 +1,1 @@
+"""The services. They share floors, never each other."""

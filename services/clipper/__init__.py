@@ -1,0 +1,1 @@
+"""Cuts an exact UTC range out of recorded sources."""

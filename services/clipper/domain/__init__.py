@@ -1,0 +1,1 @@
+"""What the clipper decides. Pure and synchronous: no clock, no I/O."""

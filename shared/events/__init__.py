@@ -1,0 +1,1 @@
+"""The published language: one file per noun, an envelope around all."""

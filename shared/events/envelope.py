@@ -1,0 +1,92 @@
+"""CloudEvents 1.0, JSON, structured mode: the envelope of everything on the bus.
+
+Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.events.fields import Wire
+from shared.kernel.ids import derived_id
+
+CONTENT_TYPE = "application/cloudevents+json"
+
+
+class Kind(StrEnum):
+    """Whether somebody has to hear it."""
+
+    COMMAND = "command"  # asked for: unroutable is an error that someone sees
+    FACT = "fact"  # noticed or happened: nobody listening is normal
+
+
+class EventData(Wire):
+    """The body of one type of event. Its class names the type, once, for every place that needs it."""
+
+    type: ClassVar[str]
+    kind: ClassVar[Kind]
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """The recording, clip, camera, call or room that the event is about."""
+
+    @property
+    def request_key(self) -> str:
+        """What the event answers or asks for. Together with `type` and `revision` it makes the id of an event of ours."""
+        return self.subject
+
+    @property
+    def revision(self) -> str:
+        """Which outcome of the request this is: a repeated announcement has the same, a new outcome another."""
+        return "1"
+
+
+class Event(BaseModel):
+    """One event in its envelope, before its data is read. Unknown attributes are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    specversion: Literal["1.0"] = "1.0"
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    source: Annotated[str, Field(min_length=1, max_length=512)]
+    type: Annotated[str, Field(min_length=1, max_length=128)]
+    subject: Annotated[str | None, Field(max_length=1024)] = None
+    time: datetime | None = None
+    datacontenttype: str | None = None
+    traceparent: str | None = None
+    data: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+def wrap(
+    data: EventData, *, id: str, source: str, time_ms: int, traceparent: str | None = None
+) -> Event:
+    """Put an event's data into its envelope under a given id."""
+    return Event(
+        id=id,
+        source=source,
+        type=data.type,
+        subject=data.subject,
+        time=datetime.fromtimestamp(time_ms / 1000, UTC),
+        datacontenttype="application/json",
+        traceparent=traceparent,
+        data=data.model_dump(mode="json", by_alias=True, exclude_none=True),
+    )
+
+
+def announce(
+    data: EventData, *, source: str, time_ms: int, traceparent: str | None = None
+) -> Event:
+    """Put a result into its envelope, under an id that is the same however often it is announced."""
+    event_id = derived_id(data.type, data.request_key, data.revision)
+    return wrap(data, id=event_id, source=source, time_ms=time_ms, traceparent=traceparent)
+
+

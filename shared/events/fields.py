@@ -1,0 +1,33 @@
+"""Kinds of field that several events have, with what makes a value acceptable."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from shared.kernel.keys import check_key
+
+LATEST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last moment ISO 8601 can write
+
+# One segment of a key, and of a URL path, without quoting.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ObjectKey = Annotated[str, AfterValidator(check_key)]
+# A number, or the string of digits that existing publishers send.
+MomentMs = Annotated[int, Field(ge=0, le=LATEST_MS)]
+
+
+class Wire(BaseModel):
+    """What travels: camelCase names outside, snake_case inside, never changed once read."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+    )
+
+
+class WireRange(Wire):
+    """A half-open range of UTC milliseconds."""
+
+    start_timestamp_in_ms: MomentMs
+    end_timestamp_in_ms: MomentMs

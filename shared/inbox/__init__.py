@@ -1,0 +1,1 @@
+"""The inbox keeps: work is a row, claimed under a lease, finished in one transaction."""

@@ -1,0 +1,1 @@
+"""Words that everything else is said with: ids, time, keys, errors."""

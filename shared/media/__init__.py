@@ -1,0 +1,1 @@
+"""Cutting, decoding and proving of media. Whatever comes in is untrusted."""

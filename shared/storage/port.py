@@ -1,0 +1,116 @@
+"""What every store promises. `tests/contract/test_storage.py` holds each of them to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a store knows of an object without reading it."""
+
+    key: str
+    size_bytes: int
+    etag: str  # opaque: changes whenever the bytes may have changed
+    modified_ms: int
+    content_type: str | None = None
+    sha256: str | None = None  # hex, when the store was told
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """Bytes of an object that never became visible."""
+
+    key: str
+    upload_id: str
+    started_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How an object is written.
+
+    `owner` is (inbox row, token): who writes it, for the sweeper of unfinished uploads.
+    `before_completion` is awaited just before the object would become visible; if it raises, nothing does.
+    At most one of the conditions is set: `if_absent`, or `if_match` with the ETag of what is replaced.
+    """
+
+    content_type: str = "application/octet-stream"
+    if_absent: bool = False
+    if_match: str | None = None
+    owner: tuple[int, int] | None = None
+    before_completion: Callable[[], Awaitable[None]] | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class Writer(Protocol):
+    """One object being written. Memory is bounded whatever the length."""
+
+    async def write(self, chunk: bytes | memoryview) -> None:
+        """Append bytes. Waits when the store is slower than the caller."""
+        ...
+
+    @property
+    def stored(self) -> StoredObject:
+        """The finished object, with its size, ETag and SHA-256; only after the context has ended well."""
+        ...
+
+
+class Storage(Protocol):
+    """A store that is open: a directory or a bucket, under one prefix. Keys are as `kernel.keys` allows."""
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of object bodies received since the store was opened."""
+        ...
+
+    async def head(self, key: str) -> StoredObject:
+        """Describe an object. Raises NotFound or Unavailable."""
+        ...
+
+    def read(
+        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Stream the bytes from `start` up to but not including `end`, in chunks of at most 1 MiB.
+
+        Raises NotFound; Conflict when the object no longer has the ETag `if_match`; Corrupt when the object
+        ends before `end`; Unavailable when the store stays away after retries.
+        """
+        ...
+
+    def writer(self, key: str, options: WriteOptions) -> AbstractAsyncContextManager[Writer]:
+        """Write an object of unknown length.
+
+        Nothing is visible under `key` until the context ends without an error, and then all of it is.
+        Ending with an error leaves nothing behind. Raises Conflict when a condition of the options fails.
+        """
+        ...
+
+    def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
+        """Walk over finished objects whose key starts with `prefix` and sorts after `after`, in key order."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove an object. One that is not there is fine."""
+        ...
+
+    async def presign(self, key: str, *, expires_s: int) -> str:
+        """Return a URL by which anyone can GET the object, with Range, until it expires."""
+        ...
+
+    async def unfinished(self, prefix: str = "") -> list[UnfinishedUpload]:
+        """List uploads that were begun and neither completed nor aborted, ours and others', below `prefix`."""
+        ...
+
+    async def abort(self, upload: UnfinishedUpload) -> None:
+        """Discard an unfinished upload with all its bytes. One that is gone is fine."""
+        ...
+
+    async def check(self) -> None:
+        """Return when the store answers and its bucket or directory is there. Raises Unavailable."""
+        ...
+
+    async def close(self) -> None: ...
