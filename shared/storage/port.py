@@ -89,7 +89,7 @@ class Storage(Protocol):
         """
         ...
 
-    def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
+    def walk(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
         """Walk over finished objects whose key starts with `prefix` and sorts after `after`, in key order."""
         ...
 
