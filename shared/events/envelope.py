@@ -18,6 +18,10 @@ from shared.kernel.ids import derived_id
 CONTENT_TYPE = "application/cloudevents+json"
 
 
+# Identities are kept in databases, one of which holds no NUL, and shown on terminals.
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+
+
 class Kind(StrEnum):
     """Whether somebody has to hear it."""
 
@@ -53,13 +57,13 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     specversion: Literal["1.0"] = "1.0"
-    id: Annotated[str, Field(min_length=1, max_length=256)]
-    source: Annotated[str, Field(min_length=1, max_length=512)]
-    type: Annotated[str, Field(min_length=1, max_length=128)]
-    subject: Annotated[str | None, Field(max_length=1024)] = None
+    id: Annotated[str, Field(min_length=1, max_length=256, pattern=PRINTABLE)]
+    source: Annotated[str, Field(min_length=1, max_length=512, pattern=PRINTABLE)]
+    type: Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
+    subject: Annotated[str | None, Field(max_length=1024, pattern=PRINTABLE)] = None
     time: datetime | None = None
     datacontenttype: str | None = None
-    traceparent: str | None = None
+    traceparent: Annotated[str | None, Field(max_length=64, pattern=PRINTABLE)] = None
     data: dict[str, Any]
 
     def to_bytes(self) -> bytes:

@@ -1,0 +1,1 @@
+"""What can be seen of Spool from outside: logs, metrics, traces."""

@@ -1,0 +1,68 @@
+"""Logs: one line of JSON per event, named with dots, with the ids that tell what it belongs to."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+MAX_FIELD_CHARACTERS = 2_000  # a line stays readable, whatever an untrusted field holds
+
+SECRET_FIELDS = frozenset({"api_key", "authorization", "password", "secret", "x_api_key"})
+
+
+def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None) -> None:
+    """Send every log, structlog's and the libraries', to `stream` (standard error)."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        _hide_secrets,
+        _cut_long_fields,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(_number_of(level)),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _renderer(as_json=as_json),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(_number_of(level), logging.WARNING))
+
+
+def _renderer(*, as_json: bool) -> Processor:
+    if as_json:
+        return structlog.processors.JSONRenderer(ensure_ascii=False)
+    return structlog.dev.ConsoleRenderer(colors=False)
+
+
+def _number_of(level: str) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
+def _hide_secrets(_logger: WrappedLogger, _name: str, fields: EventDict) -> EventDict:
+    for name in SECRET_FIELDS & fields.keys():
+        fields[name] = "(hidden)"
+    return fields
+
+
+def _cut_long_fields(_logger: WrappedLogger, _name: str, fields: EventDict) -> EventDict:
+    for name, value in fields.items():
+        if isinstance(value, str) and len(value) > MAX_FIELD_CHARACTERS:
+            fields[name] = value[:MAX_FIELD_CHARACTERS] + "…"
+    return fields

@@ -1,0 +1,1 @@
+"""How a process of Spool starts, is wired, serves and stops."""

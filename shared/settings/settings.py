@@ -1,0 +1,163 @@
+"""Every setting of Spool: its variable, its default, and what a value has to look like.
+
+Values come from the environment, or from a `.env` file in the working directory, which the environment overrides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.kernel.errors import Refused
+
+PREFIX = "SPOOL_"
+
+EXAMPLES = {
+    "bus": "amqp://user:password@rabbitmq:5672/  or  local:",
+    "storage": "s3://my-bucket/prefix?region=eu-central-1  or  file:///var/lib/spool/media",
+    "database": "postgresql://user:password@postgres:5432/spool  or  sqlite:///var/lib/spool/spool.db",
+    "data_directory": "/var/lib/spool",
+    "http_host": "127.0.0.1",
+    "http_port": "8080",
+    "api_keys": "a-long-random-key,another-one",
+    "url": "http://127.0.0.1:8080",
+    "public_url": "https://spool.example.org",
+    "log_level": "info",
+    "log_format": "json",
+}
+
+
+class SettingsError(Refused):
+    """A setting is wrong: Spool does not start."""
+
+
+class Settings(BaseSettings):
+    """What configures a process. Three addresses decide the rest: bus, storage and database."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    bus: str = "local:"
+    """Where events come from and go to: `local:`, or `amqp://…` (RabbitMQ; `amqps://` for TLS)."""
+    storage: str | None = None
+    """Where recordings and clips are: `file:///…` or `s3://bucket/prefix?endpoint=…&region=…`. Default: `media/` in the data directory."""
+    database: str | None = None
+    """`sqlite:///…` or `postgresql://…`. Default: `spool.db` in the data directory."""
+    data_directory: Path = Path("spool-data")
+    """The directory of the embedded default: database, bus, media, key and lock."""
+
+    http_host: str = "127.0.0.1"
+    """The address that the HTTP server listens on."""
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """The port of the HTTP server; 0 takes a free one."""
+    public_url: str | None = None
+    """How callers reach this server, when that is not `http://host:port`: used in signed URLs."""
+    api_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    """Keys that callers may use, separated by commas. Without any, the first start makes one."""
+    url: str | None = None
+    """The Spool that the command line talks to. Default: the one that runs on the data directory."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+
+    ffmpegs_at_once: Annotated[int, Field(ge=1, le=256)] = 2
+    """How many ffmpeg processes may run at the same time."""
+    ffmpeg_memory_mib: Annotated[int, Field(ge=256, le=1_048_576)] = 2048
+    """How much memory one ffmpeg may use."""
+    ffmpeg_time_limit_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """How long one ffmpeg may run, in seconds of wall time; its CPU time has the same limit on each core."""
+    drain_grace_s: Annotated[int, Field(ge=0, le=3600)] = 20
+    """How long work may go on after SIGTERM before its claim is released."""
+
+    clipper_hands: Annotated[int, Field(ge=1, le=32)] = 4
+    """How many clips one process cuts at the same time."""
+    clipper_max_clip_ms: Annotated[int, Field(ge=1, le=86_400_000)] = 600_000
+    """The longest clip that may be asked for, in milliseconds."""
+    clipper_thumbnail_widths: Annotated[tuple[int, ...], NoDecode] = (300, 640)
+    """Widths of the thumbnails in pixels, separated by commas. The original's width is always made."""
+    clipper_thumbnail_percent: Annotated[int, Field(ge=0, le=99)] = 25
+    """Where in the clip the thumbnail is taken, in per cent of its length."""
+
+    @field_validator("api_keys", "clipper_thumbnail_widths", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in value.replace(",", " ").split() if part)
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_are_long(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if any(len(key) < 16 for key in keys):
+            raise ValueError("every key has at least 16 characters")
+        return keys
+
+    @field_validator("clipper_thumbnail_widths")
+    @classmethod
+    def _widths_are_sane(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if len(widths) > 8 or any(not 16 <= width <= 7680 for width in widths):
+            raise ValueError("at most 8 widths, each between 16 and 7680 pixels")
+        return tuple(sorted(set(widths)))
+
+    @field_validator("bus")
+    @classmethod
+    def _bus_is_known(cls, address: str) -> str:
+        return _with_scheme(address, ("local", "amqp", "amqps"))
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_known(cls, address: str | None) -> str | None:
+        return address and _with_scheme(address, ("file", "s3"))
+
+    @field_validator("database")
+    @classmethod
+    def _database_is_known(cls, address: str | None) -> str | None:
+        return address and _with_scheme(address, ("sqlite", "postgresql"))
+
+    @property
+    def embedded(self) -> bool:
+        """Whether something of this process lives in the data directory, which it then owns alone."""
+        return self.bus == "local:" or (self.database or "sqlite:").startswith("sqlite:")
+
+    @property
+    def storage_address(self) -> str:
+        return self.storage or (self.data_directory.absolute() / "media").as_uri()
+
+    @property
+    def database_address(self) -> str:
+        return self.database or f"sqlite:///{self.data_directory.absolute() / 'spool.db'}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment and `.env`; `overrides` come from the command line and win.
+
+    Raises SettingsError, which names the variable, what is wrong with it, and a value that would do.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    name = str(first["loc"][0])
+    variable = PREFIX + name.upper()
+    default = Settings.model_fields[name].default
+    example = EXAMPLES.get(name) or ",".join(map(str, default if isinstance(default, tuple) else (default,)))
+    return f"{variable}: {first['msg'].removeprefix('Value error, ')}; for example {variable}={example}"
+
+
+def _with_scheme(address: str, known: tuple[str, ...]) -> str:
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError as error:
+        raise ValueError(f"is not an address: {error}") from error
+    if scheme not in known:
+        raise ValueError(f"starts with one of {', '.join(f'{name}:' for name in known)}")
+    return address
