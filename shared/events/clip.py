@@ -39,10 +39,16 @@ class ClipOutcome(EventData):
     camera_id: Name
     start_timestamp_in_ms: MomentMs
     end_timestamp_in_ms: MomentMs
+    # A request that is made again may end differently: then the outcome has a higher revision.
+    revision: Annotated[int, Field(ge=1)] = 1
 
     @property
     def subject(self) -> str:
         return self.clip_id
+
+    @property
+    def revision_key(self) -> str:
+        return str(self.revision)
 
 
 class StoredClip(Wire):
@@ -62,8 +68,9 @@ class StoredClip(Wire):
 
 
 class Thumbnail(Wire):
-    """One picture of the clip. `width` and `height` are its true pixels."""
+    """One picture of the clip: `size` is the width asked for or `original`, `width` and `height` its true pixels."""
 
+    size: Annotated[str, Field(pattern="^(original|[0-9]{1,5})$")]
     key: ObjectKey
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
@@ -100,7 +107,7 @@ class ClipRefused(ClipOutcome):
     request_digest: str
 
     @property
-    def revision(self) -> str:
+    def revision_key(self) -> str:
         return f"{self.reason}:{self.request_digest}"
 
 

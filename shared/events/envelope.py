@@ -42,11 +42,11 @@ class EventData(Wire):
 
     @property
     def request_key(self) -> str:
-        """What the event answers or asks for. Together with `type` and `revision` it makes the id of an event of ours."""
+        """What the event answers or asks for. Together with `type` and `revision_key` it makes the id of an event of ours."""
         return self.subject
 
     @property
-    def revision(self) -> str:
+    def revision_key(self) -> str:
         """Which outcome of the request this is: a repeated announcement has the same, a new outcome another."""
         return "1"
 
@@ -90,7 +90,7 @@ def announce(
     data: EventData, *, source: str, time_ms: int, traceparent: str | None = None
 ) -> Event:
     """Put a result into its envelope, under an id that is the same however often it is announced."""
-    event_id = derived_id(data.type, data.request_key, data.revision)
+    event_id = derived_id(data.type, data.request_key, data.revision_key)
     return wrap(data, id=event_id, source=source, time_ms=time_ms, traceparent=traceparent)
 
 

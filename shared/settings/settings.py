@@ -6,7 +6,7 @@ Values come from the environment, or from a `.env` file in the working directory
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
@@ -16,37 +16,36 @@ from shared.kernel.errors import Refused
 
 PREFIX = "SPOOL_"
 
-EXAMPLES = {
-    "bus": "amqp://user:password@rabbitmq:5672/  or  local:",
-    "storage": "s3://my-bucket/prefix?region=eu-central-1  or  file:///var/lib/spool/media",
-    "database": "postgresql://user:password@postgres:5432/spool  or  sqlite:///var/lib/spool/spool.db",
-    "data_directory": "/var/lib/spool",
-    "http_host": "127.0.0.1",
-    "http_port": "8080",
-    "api_keys": "a-long-random-key,another-one",
-    "url": "http://127.0.0.1:8080",
-    "public_url": "https://spool.example.org",
-    "log_level": "info",
-    "log_format": "json",
-}
+Group = TypeVar("Group", bound="Environment")
 
 
 class SettingsError(Refused):
     """A setting is wrong: Spool does not start."""
 
 
-class Settings(BaseSettings):
-    """What configures a process. Three addresses decide the rest: bus, storage and database."""
+def split_at_commas(value: object) -> object:
+    """Let a list be written as `a,b` or `a b`, as a variable of a shell."""
+    if isinstance(value, str):
+        return tuple(part for part in value.replace(",", " ").split() if part)
+    return value
+
+
+class Environment(BaseSettings):
+    """A group of settings. Each field is the variable `SPOOL_` + its name, in a service `SPOOL_CLIPPER_` + its name."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
     )
 
-    bus: str = "local:"
+
+class Settings(Environment):
+    """What configures a process. Three addresses decide the rest: bus, storage and database."""
+
+    bus: Annotated[str, Field(examples=["amqp://user:password@rabbitmq:5672/", "local:"])] = "local:"
     """Where events come from and go to: `local:`, or `amqp://…` (RabbitMQ; `amqps://` for TLS)."""
-    storage: str | None = None
+    storage: Annotated[str | None, Field(examples=["s3://bucket/prefix?region=eu-central-1", "file:///var/lib/spool/media"])] = None
     """Where recordings and clips are: `file:///…` or `s3://bucket/prefix?endpoint=…&region=…`. Default: `media/` in the data directory."""
-    database: str | None = None
+    database: Annotated[str | None, Field(examples=["postgresql://user:password@postgres:5432/spool", "sqlite:///var/lib/spool/spool.db"])] = None
     """`sqlite:///…` or `postgresql://…`. Default: `spool.db` in the data directory."""
     data_directory: Path = Path("spool-data")
     """The directory of the embedded default: database, bus, media, key and lock."""
@@ -55,11 +54,11 @@ class Settings(BaseSettings):
     """The address that the HTTP server listens on."""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """The port of the HTTP server; 0 takes a free one."""
-    public_url: str | None = None
+    public_url: Annotated[str | None, Field(examples=["https://spool.example.org"])] = None
     """How callers reach this server, when that is not `http://host:port`: used in signed URLs."""
-    api_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    api_keys: Annotated[tuple[str, ...], NoDecode, Field(examples=["a-long-random-key,another-long-one"])] = ()
     """Keys that callers may use, separated by commas. Without any, the first start makes one."""
-    url: str | None = None
+    url: Annotated[str | None, Field(examples=["http://127.0.0.1:8080"])] = None
     """The Spool that the command line talks to. Default: the one that runs on the data directory."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -74,21 +73,10 @@ class Settings(BaseSettings):
     drain_grace_s: Annotated[int, Field(ge=0, le=3600)] = 20
     """How long work may go on after SIGTERM before its claim is released."""
 
-    clipper_hands: Annotated[int, Field(ge=1, le=32)] = 4
-    """How many clips one process cuts at the same time."""
-    clipper_max_clip_ms: Annotated[int, Field(ge=1, le=86_400_000)] = 600_000
-    """The longest clip that may be asked for, in milliseconds."""
-    clipper_thumbnail_widths: Annotated[tuple[int, ...], NoDecode] = (300, 640)
-    """Widths of the thumbnails in pixels, separated by commas. The original's width is always made."""
-    clipper_thumbnail_percent: Annotated[int, Field(ge=0, le=99)] = 25
-    """Where in the clip the thumbnail is taken, in per cent of its length."""
-
-    @field_validator("api_keys", "clipper_thumbnail_widths", mode="before")
+    @field_validator("api_keys", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part for part in value.replace(",", " ").split() if part)
-        return value
+        return split_at_commas(value)
 
     @field_validator("api_keys")
     @classmethod
@@ -96,13 +84,6 @@ class Settings(BaseSettings):
         if any(len(key) < 16 for key in keys):
             raise ValueError("every key has at least 16 characters")
         return keys
-
-    @field_validator("clipper_thumbnail_widths")
-    @classmethod
-    def _widths_are_sane(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if len(widths) > 8 or any(not 16 <= width <= 7680 for width in widths):
-            raise ValueError("at most 8 widths, each between 16 and 7680 pixels")
-        return tuple(sorted(set(widths)))
 
     @field_validator("bus")
     @classmethod
@@ -134,23 +115,33 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment and `.env`; `overrides` come from the command line and win.
+    """Read the settings of a process; `overrides` come from the command line and win. Raises SettingsError."""
+    return load(Settings, **overrides)
+
+
+def load(group: type[Group], **overrides: Any) -> Group:
+    """Read one group of settings from the environment and `.env`.
 
     Raises SettingsError, which names the variable, what is wrong with it, and a value that would do.
     """
     try:
-        return Settings(**overrides)
+        return group(**overrides)
     except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
+        raise SettingsError(_explain(group, error)) from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(group: type[Environment], error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     name = str(first["loc"][0])
-    variable = PREFIX + name.upper()
-    default = Settings.model_fields[name].default
-    example = EXAMPLES.get(name) or ",".join(map(str, default if isinstance(default, tuple) else (default,)))
-    return f"{variable}: {first['msg'].removeprefix('Value error, ')}; for example {variable}={example}"
+    variable = str(group.model_config["env_prefix"]) + name.upper()
+    return f"{variable}: {first['msg'].removeprefix('Value error, ')}; for example {variable}={_example(group, name)}"
+
+
+def _example(group: type[Environment], name: str) -> str:
+    field = group.model_fields[name]
+    if field.examples:
+        return str(field.examples[0])
+    return ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
 
 
 def _with_scheme(address: str, known: tuple[str, ...]) -> str:
