@@ -41,6 +41,7 @@ class ClipFile:
     """A finished clip, as measured after it was written and compared with the plan."""
 
     stored: StoredObject
+    sha256: str  # hex, of all bytes, also when the object was adopted
     duration_ms: int
     video_frames: int
     width: int  # 0 when there is no picture
