@@ -60,7 +60,7 @@ class Settings(Environment):
     """Keys that callers may use, separated by commas. Without any, the first start makes one."""
     url: Annotated[str | None, Field(examples=["http://127.0.0.1:8080"])] = None
     """The Spool that the command line talks to. Default: the one that runs on the data directory."""
-    api_key: str | None = None
+    api_key: Annotated[str | None, Field(examples=["a-long-random-key"])] = None
     """The key that the command line gives to the Spool at `url`. Default: the one in the data directory."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
