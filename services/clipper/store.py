@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.clipper.domain.clip_outcome import Status
 from services.clipper.domain.clip_plan import SourceSpan
 from shared.database.engine import Database
 from shared.database.tables import RowId, metadata
@@ -32,7 +33,7 @@ from shared.events.clip import ClipOutcome, ClipRequested
 from shared.events.source import SourceAvailable
 from shared.inbox.outcome import WorldMoved, Write
 from shared.kernel.clock import Clock
-from shared.kernel.errors import Transient
+from shared.kernel.errors import Bug, Conflict, Transient
 from shared.kernel.timeline import TimeRange
 from shared.media.port import Progress
 
@@ -41,6 +42,7 @@ MAX_SPANS = 2_000  # of one clip: a day of sources of a minute each, and some ov
 REPORT_EVERY_S = 1.0  # a person watches; a clip that is ready sooner needs no report at all
 REQUESTED = "requested"
 WORKING = "working"
+UNDER_WAY_OR_THERE = (REQUESTED, WORKING, "available")
 
 source_table = Table(
     "clipper_source",
@@ -84,7 +86,7 @@ class ClipRow:
     camera_id: str
     start_ms: int
     end_ms: int
-    status: str
+    status: Status
     revision: int
     requested_ms: int
     updated_ms: int
@@ -167,6 +169,31 @@ class Clips:
         async with self._database.read() as connection:
             return [_clip_row(row) for row in (await connection.execute(query.limit(at_most))).all()]
 
+    async def request(self, request: ClipRequested, *, tell: Write) -> ClipRow:
+        """Write down a request and `tell` of it in one transaction, and return its row.
+
+        A request that is under way or has its clip is only returned; one that ended without a clip is tried
+        again. Raises Conflict when the id names another camera or range.
+        """
+
+        async def write(connection: AsyncConnection) -> ClipRow:
+            now_ms = self._clock.now_ms()
+            seen = await find_clip(connection, request.clip_id)
+            if seen and not seen.asks_for(request):
+                message = f"clipId {request.clip_id} was used for another camera or range; use a new id"
+                raise Conflict(message)
+            if seen and seen.status in UNDER_WAY_OR_THERE:
+                return seen
+            if seen:
+                await _reopen(connection, request.clip_id, now_ms)
+            else:
+                fresh = {"status": REQUESTED, "revision": 1, "requested_ms": now_ms, "updated_ms": now_ms}
+                await _insert_clip(connection, _asked(request) | fresh)
+            await tell(connection)
+            return await _existing_clip(connection, request.clip_id)
+
+        return await self._database.write(write)
+
     async def report_progress(self, clip_id: str, progress_ms: int) -> None:
         """Let everyone see how far the clip is. Says nothing about one that has ended."""
         change = (
@@ -180,7 +207,7 @@ class Clips:
 
         await self._database.write(write)
 
-    def conclude(self, outcome: ClipOutcome, status: str, *, seen: ClipRow | None) -> Write:
+    def conclude(self, outcome: ClipOutcome, status: Status, *, seen: ClipRow | None) -> Write:
         """Return the write that records how a request ended, if nobody else has since it was `seen`."""
 
         async def write(connection: AsyncConnection) -> None:
@@ -235,13 +262,14 @@ async def find_clip(connection: AsyncConnection, clip_id: str) -> ClipRow | None
     return _clip_row(row) if row else None
 
 
-async def insert_request(connection: AsyncConnection, request: ClipRequested, now_ms: int) -> None:
-    """Write down that a clip is asked for. Raises WorldMoved when somebody was faster."""
-    asked = _asked(request) | {"status": REQUESTED, "requested_ms": now_ms, "updated_ms": now_ms}
-    await _insert_clip(connection, asked)
+async def _existing_clip(connection: AsyncConnection, clip_id: str) -> ClipRow:
+    row = await find_clip(connection, clip_id)
+    if row is None:
+        raise Bug(f"the clip {clip_id} was written a moment ago and is not there")
+    return row
 
 
-async def reopen_request(connection: AsyncConnection, clip_id: str, now_ms: int) -> None:
+async def _reopen(connection: AsyncConnection, clip_id: str, now_ms: int) -> None:
     """Let a request that ended without a clip be tried again. Its last result stays until the next one."""
     await connection.execute(
         update(clip_table)

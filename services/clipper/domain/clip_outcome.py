@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from services.clipper.domain.clip_request import Refusal, digest_of
 from shared.events.clip import (
@@ -19,15 +19,17 @@ from shared.kernel.timeline import TimeRange
 
 Outcome = TypeVar("Outcome", bound=ClipOutcome)
 
+# Where a clip is: asked for, being made, or ended in one of four ways.
+Status = Literal["requested", "working", "available", "not_available", "refused", "failed"]
+
 # What a clip's status is called when it has ended; the keys are what was announced.
-STATUS_OF: dict[type[ClipOutcome], str] = {
+STATUS_OF: dict[type[ClipOutcome], Status] = {
     ClipAvailable: "available",
     ClipNotAvailable: "not_available",
     ClipRefused: "refused",
     ClipFailed: "failed",
 }
 OUTCOME_OF = {outcome.type: outcome for outcome in STATUS_OF}
-STATUSES = ("requested", "working", *STATUS_OF.values())
 
 
 def refused(request: ClipRequested, refusal: Refusal) -> ClipRefused:

@@ -1,0 +1,67 @@
+"""The keys that callers of the HTTP API have to show."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from shared.kernel.errors import Refused
+
+KEY_BYTES = 32
+
+
+def key_file(data_directory: Path) -> Path:
+    return data_directory / "api-key"
+
+
+def keep_key(data_directory: Path) -> tuple[str, bool]:
+    """Return the key of a data directory, and whether it was made just now. Only its owner can read it."""
+    path = key_file(data_directory)
+    data_directory.mkdir(parents=True, exist_ok=True)
+    staged = data_directory / f".api-key.{os.getpid()}"
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(KEY_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(staged, path)  # whole or not at all, and the first of two starters wins
+        made = True
+    except FileExistsError:
+        made = False
+    finally:
+        staged.unlink()
+    key = path.read_text().strip()
+    if len(key) < 16:
+        raise Refused(f"{path} holds no key", hint="remove the file: the next start makes a new one")
+    return key, made
+
+
+class KeyRing:
+    """The accepted keys. Comparing takes the same time whatever is wrong."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+
+    def accepts(self, shown: str) -> bool:
+        digest = hashlib.sha256(shown.encode()).digest()
+        return any([hmac.compare_digest(digest, known) for known in self._digests])
+
+
+def shown_key(headers: dict[bytes, bytes]) -> str | None:
+    """Return the key of a request: `x-api-key`, or the password of Basic, by which a browser can show one."""
+    if b"x-api-key" in headers:
+        return headers[b"x-api-key"].decode("latin-1")
+    scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        decoded = base64.b64decode(credentials, validate=True).decode("latin-1")
+    except binascii.Error:
+        return None
+    return decoded.partition(":")[2]

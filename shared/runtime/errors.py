@@ -1,0 +1,96 @@
+"""Errors as HTTP answers: always `{error, message, details}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from shared.events.fields import Wire
+from shared.events.registry import Unreadable
+from shared.kernel.errors import Conflict, NotFound, Permanent, Refused, SpoolError, Transient
+
+RETRY_AFTER_S = 5  # a dependency that restarts is back within seconds
+
+
+class ErrorDetail(Wire):
+    """One field of the request, and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class ErrorAnswer(Wire):
+    """Why a request was not carried out: a name for programs, a sentence for people, the fields to change."""
+
+    error: str
+    message: str
+    details: tuple[ErrorDetail, ...] = ()
+
+
+ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer} for status in (401, 404, 409, 422, 503)
+}
+
+
+def error_answer(
+    status: int,
+    error: str,
+    message: str,
+    details: tuple[ErrorDetail, ...] = (),
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    answer = ErrorAnswer(error=error, message=message, details=details)
+    return JSONResponse(answer.model_dump(by_alias=True), status_code=status, headers=headers)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Let every error of Spool, of FastAPI and of Starlette leave in the one form."""
+    app.add_exception_handler(SpoolError, _answer_spool_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+
+
+async def _answer_spool_error(_request: Request, error: Exception) -> JSONResponse:
+    match error:
+        case Unreadable():
+            details = tuple(ErrorDetail(field=p.field, message=p.message) for p in error.problems)
+            return error_answer(422, "invalid_event", str(error), details)
+        case Refused():
+            details = (ErrorDetail(field=error.field, message=error.message),) if error.field else ()
+            return error_answer(422, "refused", str(error), details)
+        case NotFound():
+            return error_answer(404, "not_found", str(error))
+        case Conflict():
+            return error_answer(409, "conflict", str(error))
+        case Transient():
+            return error_answer(503, "unavailable", str(error), headers={"retry-after": str(RETRY_AFTER_S)})
+        case Permanent():
+            return error_answer(422, "refused", str(error))
+    raise error
+
+
+async def _answer_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    details = tuple(
+        ErrorDetail(field=_field(found["loc"]), message=found["msg"].removeprefix("Value error, "))
+        for found in error.errors()
+    )
+    said = "; ".join(f"{detail.field}: {detail.message}" for detail in details)
+    return error_answer(422, "invalid_request", said, details)
+
+
+async def _answer_http_error(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    name = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return error_answer(error.status_code, name, error.detail, headers=dict(error.headers or {}))
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """Name a field as the caller wrote it: without FastAPI's `body` or `query` in front."""
+    return ".".join(str(step) for step in location[1:]) or str(location[0])

@@ -1,0 +1,61 @@
+"""An object of the store as an HTTP answer: by range, private, and not sent again when it is known."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+
+from shared.runtime.byte_range import Unsatisfiable, requested_range
+from shared.storage.port import Storage, StoredObject
+
+CACHE_S = 3600  # a finished object never changes under its ETag; callers may ask again after an hour
+
+
+async def object_response(request: Request, storage: Storage, key: str, *, content_type: str) -> Response:
+    """Answer GET or HEAD with the object: 200, 206, 304 or 416. Raises NotFound or Unavailable."""
+    stored = await storage.head(key)
+    headers = {
+        "accept-ranges": "bytes",
+        "cache-control": f"private, max-age={CACHE_S}",
+        "etag": _quoted(stored.etag),
+        "x-content-type-options": "nosniff",
+    }
+    if _knows(request.headers.get("if-none-match"), headers["etag"]):
+        return Response(status_code=304, headers=headers)
+    try:
+        asked = requested_range(_range_header(request, headers["etag"]), stored.size_bytes)
+    except Unsatisfiable:
+        return Response(status_code=416, headers=headers | {"content-range": f"bytes */{stored.size_bytes}"})
+
+    start, end = asked or (0, stored.size_bytes)
+    headers["content-length"] = str(end - start)
+    if asked:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{stored.size_bytes}"
+    status = 206 if asked else 200
+    if request.method == "HEAD" or start == end:
+        return Response(status_code=status, headers=headers, media_type=content_type)
+    body = _stream(storage, stored, start, end)
+    return StreamingResponse(body, status_code=status, headers=headers, media_type=content_type)
+
+
+async def _stream(storage: Storage, stored: StoredObject, start: int, end: int) -> AsyncIterator[bytes]:
+    async with storage.read(stored.key, start=start, end=end, if_match=stored.etag) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+def _range_header(request: Request, etag: str) -> str | None:
+    """Return the Range header, unless If-Range says that the caller holds another version."""
+    condition = request.headers.get("if-range")
+    return request.headers.get("range") if condition in (None, etag) else None
+
+
+def _knows(if_none_match: str | None, etag: str) -> bool:
+    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return etag in known or known == ["*"]
+
+
+def _quoted(etag: str) -> str:
+    return '"' + etag.strip('"') + '"'
