@@ -1,0 +1,41 @@
+"""No request body is read beyond what an event can be."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.runtime.errors import error_answer
+
+MAX_BODY_BYTES = 512 * 1024  # twice an event: the bus refuses more anyway
+
+
+class BodyLimit:
+    """ASGI middleware: 413 for a body that says or turns out to be too large."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
+            await _too_large()(scope, receive, send)
+            return
+        received_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > MAX_BODY_BYTES:
+                # As if the caller had gone: the route is ended without the rest being read.
+                return {"type": "http.disconnect"}
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def _too_large() -> ASGIApp:
+    return error_answer(413, "too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
