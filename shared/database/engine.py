@@ -6,34 +6,55 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.kernel.errors import Transient
 
 T = TypeVar("T")
 
+Unit = Callable[[AsyncConnection], Awaitable[T]]
+
+
+class OutcomeUnknown(Transient):
+    """The connection was lost during COMMIT: it may have happened. Read again before doing anything."""
+
 
 class Database(Protocol):
-    """A database that is open. Made by `shared.runtime.wiring.open_database`."""
+    """A database that is open. Made by `shared.database.opening.open_database`."""
 
     @property
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
         ...
 
-    async def write(self, unit: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def write(self, unit: Unit[T], *, urgent: bool = False) -> T:
         """Run `unit` in one transaction and commit it: all of it, or nothing.
 
         On SQLite units that wait together share one commit, each in a savepoint of its own.
-        Serialisation failures, deadlocks and locks are retried, so a unit may run more than once.
-        Raises Unavailable when the database is away; whatever the unit raises undoes the unit alone.
+        Serialisation failures, deadlocks and locks are retried, so a unit may run more than once; it does
+        nothing but speak to its connection. `urgent` is for heartbeats: they wait behind nobody.
+        Raises Unavailable when the database is away (nothing was committed), OutcomeUnknown when it went away
+        during COMMIT; whatever the unit raises undoes the unit alone.
         """
         ...
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Lend a connection for reading what is committed. Raises Unavailable."""
+        """Lend a connection that reads what is committed and cannot write. Raises Unavailable."""
+        ...
+
+    def now_sql(self) -> ColumnElement[int]:
+        """Return the database's clock as an expression, for a statement that is executed at once."""
         ...
 
     async def now_ms(self) -> int:
-        """The database's own clock, by which leases go."""
+        """Return the database's own clock, by which leases go. Raises Unavailable."""
         ...
 
-    async def close(self) -> None: ...
+    async def give_back_space(self, *, pages: int = 500) -> None:
+        """Return up to `pages` free pages to the file system, where the database does not do it itself."""
+        ...
+
+    async def close(self) -> None:
+        """Finish the writes that wait, and let go of every connection."""
+        ...

@@ -60,6 +60,8 @@ inbox = Table(
     Column("wake_count", Integer, nullable=False, default=0),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     Column("received_ms", BigInteger, nullable=False),
+    Column("replayed_ms", BigInteger),  # by a person: waits are counted anew from here
+    Column("failing_since_ms", BigInteger),  # the first of the failures that it is retried after
     Column("claimed_ms", BigInteger),
     Column("done_ms", BigInteger),
     Column("outcome", String(64)),  # types of the events that it led to, or `dead`
@@ -139,10 +141,18 @@ outbox_subject = Table(
     metadata,
     Column("subject", String(1024), primary_key=True),
     Column("last_sequence", BigInteger, nullable=False),
+    Column("sent_sequence", BigInteger, nullable=False, default=0),  # up to here sent or refused
     Column("relay", String(128)),
-    Column("lease_until_ms", BigInteger),
-    Column("not_before_ms", BigInteger),
-    Column("attempts", Integer, nullable=False, default=0),
+    # No relay takes the subject before this: a lease while `relay` is set, a pause after a failure otherwise.
+    # Never NULL, so that the oldest turn comes first on SQLite and PostgreSQL alike.
+    Column("lease_until_ms", BigInteger, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),  # failed ones since the last success
+    Index(
+        "outbox_pending",
+        "lease_until_ms",
+        sqlite_where=text("last_sequence > sent_sequence"),
+        postgresql_where=text("last_sequence > sent_sequence"),
+    ),
 )
 
 tick = Table(

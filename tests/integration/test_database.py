@@ -1,0 +1,339 @@
+"""What `Database` promises, on SQLite and on PostgreSQL, and that the migrations make the tables we declare."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import services
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, make_url, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from shared.database import postgresql, sqlite
+from shared.database.engine import Database, OutcomeUnknown
+from shared.database.opening import open_database, sqlite_path
+from shared.database.tables import metadata, tick
+from shared.kernel.errors import Refused, SpoolError, Unavailable
+from shared.runtime.clock import SystemClock
+from spool.migrations import migrate
+
+
+def declare_all_tables() -> None:
+    for found in pkgutil.iter_modules(services.__path__, "services."):
+        if importlib.util.find_spec(f"{found.name}.store"):
+            importlib.import_module(f"{found.name}.store")
+
+
+def engine_of(url: str) -> AsyncEngine:
+    if url.startswith("sqlite"):
+        return sqlite.writing_engine(sqlite_path(url))
+    return postgresql.engine(url, connections=1)
+
+
+def definitions(connection: Connection) -> dict[str, str]:
+    """Tables (SQLite) and indexes (both) as the database itself writes them."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+    else:
+        query = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    rows = connection.execute(text(query)).all()
+    return {name: " ".join(sql.split()) for name, sql in rows if not name.startswith("alembic")}
+
+
+async def test_the_migrations_make_the_tables_that_the_code_declares(database_url: str) -> None:
+    declare_all_tables()
+
+    def differences(connection: Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        return list(compare_metadata(context, metadata))
+
+    engine = engine_of(database_url)
+    async with engine.connect() as connection:
+        found = await connection.run_sync(differences)
+    await engine.dispose()
+
+    assert found == []
+
+
+async def test_the_migrations_make_the_same_indexes_as_the_code(empty_url: str) -> None:
+    declare_all_tables()
+    engine = engine_of(empty_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+        declared = await connection.run_sync(definitions)
+        await connection.run_sync(metadata.drop_all)
+    await engine.dispose()
+    await migrate(empty_url)
+    async with engine.connect() as connection:
+        migrated = await connection.run_sync(definitions)
+    await engine.dispose()
+
+    assert migrated == declared
+
+
+async def test_migrating_again_changes_nothing(database_url: str) -> None:
+    await migrate(database_url)
+
+
+async def test_containers_that_start_together_migrate_once(empty_url: str) -> None:
+    if empty_url.startswith("sqlite"):
+        await migrate(empty_url)  # one process at a time: there is nobody to meet
+        return
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(migrate(empty_url))
+
+
+async def put(connection: AsyncConnection, task: str, due_ms: int = 1) -> None:
+    await connection.execute(tick.insert().values(task=task, due_ms=due_ms))
+
+
+async def tasks(database: Database) -> list[str]:
+    async with database.read() as connection:
+        return list((await connection.execute(select(tick.c.task).order_by(tick.c.task))).scalars())
+
+
+async def test_a_unit_that_raises_is_undone_and_its_neighbours_are_not(database: Database) -> None:
+    async def good(connection: AsyncConnection, name: str) -> str:
+        await put(connection, name)
+        return name
+
+    async def bad(connection: AsyncConnection) -> None:
+        await put(connection, "bad")
+        raise LookupError("not this one")
+
+    results = await asyncio.gather(
+        database.write(lambda connection: good(connection, "a")),
+        database.write(bad),
+        database.write(lambda connection: good(connection, "b")),
+        return_exceptions=True,
+    )
+
+    assert results[0] == "a"
+    assert isinstance(results[1], LookupError)
+    assert results[2] == "b"
+    assert await tasks(database) == ["a", "b"]
+
+
+async def test_a_broken_constraint_is_the_units_own_error(database: Database) -> None:
+    await database.write(lambda connection: put(connection, "a"))
+
+    with pytest.raises(IntegrityError):
+        await database.write(lambda connection: put(connection, "a"))
+    await database.write(lambda connection: put(connection, "b"))
+
+
+async def test_a_reader_cannot_write(database: Database) -> None:
+    with pytest.raises((DBAPIError, Unavailable)):
+        async with database.read() as connection:
+            await put(connection, "a")
+
+    assert await tasks(database) == []
+
+
+async def test_units_that_read_and_then_write_lose_no_update(database: Database) -> None:
+    await database.write(lambda connection: put(connection, "count", 0))
+
+    async def increase(connection: AsyncConnection) -> None:
+        count = (await connection.execute(select(tick.c.due_ms).with_for_update())).scalar_one()
+        await connection.execute(tick.update().values(due_ms=count + 1))
+
+    await asyncio.gather(*(database.write(increase) for _ in range(40)))
+    async with database.read() as connection:
+        count = (await connection.execute(select(tick.c.due_ms))).scalar_one()
+
+    assert count == 40
+
+
+async def test_units_that_lock_each_other_are_run_again(database: Database) -> None:
+    await database.write(lambda connection: put(connection, "a"))
+    await database.write(lambda connection: put(connection, "b"))
+    both_hold_one = asyncio.Barrier(2)
+    met: set[str] = set()
+
+    async def crossing(connection: AsyncConnection, first: str, second: str) -> None:
+        await connection.execute(tick.update().where(tick.c.task == first).values(due_ms=tick.c.due_ms + 1))
+        if database.dialect == "postgresql" and first not in met:
+            met.add(first)
+            await both_hold_one.wait()
+        await connection.execute(tick.update().where(tick.c.task == second).values(due_ms=tick.c.due_ms + 1))
+
+    await asyncio.gather(
+        database.write(lambda connection: crossing(connection, "a", "b")),
+        database.write(lambda connection: crossing(connection, "b", "a")),
+    )
+    async with database.read() as connection:
+        counts = list((await connection.execute(select(tick.c.due_ms))).scalars())
+
+    assert counts == [3, 3]
+
+
+async def test_an_urgent_write_waits_behind_nobody(database: Database) -> None:
+    order: list[str] = []
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_connection: AsyncConnection) -> None:
+        started.set()
+        await go_on.wait()
+
+    async def note(_connection: AsyncConnection, name: str) -> None:
+        order.append(name)
+
+    running = [asyncio.create_task(database.write(slow)) for _ in range(8)]
+    await started.wait()
+    running += [asyncio.create_task(database.write(lambda c: note(c, "ordinary"))) for _ in range(3)]
+    await asyncio.sleep(0)  # let the three queue before the heartbeat comes
+    running.append(asyncio.create_task(database.write(lambda c: note(c, "urgent"), urgent=True)))
+    if database.dialect == "postgresql":
+        await running[-1]  # on its own connection, while every other one is taken
+    go_on.set()
+    await asyncio.gather(*running)
+
+    assert order[0] == "urgent"
+
+
+async def test_the_clock_is_the_same_in_a_statement_and_alone(database: Database) -> None:
+    before_ms = await database.now_ms()
+
+    async def stamp(connection: AsyncConnection) -> None:
+        await connection.execute(tick.insert().values(task="now", due_ms=database.now_sql()))
+
+    await database.write(stamp)
+    after_ms = await database.now_ms()
+    async with database.read() as connection:
+        stamped_ms = (await connection.execute(select(tick.c.due_ms))).scalar_one()
+
+    assert before_ms <= stamped_ms <= after_ms
+
+
+async def test_what_was_written_is_there_after_opening_again(database_url: str) -> None:
+    first = await open_database(database_url, clock=SystemClock())
+    await first.write(lambda connection: put(connection, "kept"))
+    await first.give_back_space()
+    await first.close()
+    second = await open_database(database_url, clock=SystemClock())
+    found = await tasks(second)
+    await second.close()
+
+    assert found == ["kept"]
+
+
+async def test_writes_that_wait_when_the_database_closes_are_finished(database_url: str) -> None:
+    database = await open_database(database_url, clock=SystemClock())
+    writing = [
+        asyncio.create_task(database.write(lambda connection, n=n: put(connection, f"{n:02}")))
+        for n in range(4)
+    ]
+    await asyncio.sleep(0)
+    if database.dialect == "postgresql":
+        await asyncio.gather(*writing)
+    await database.close()
+
+    assert await asyncio.gather(*writing) == [None] * 4
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_a_closed_sqlite_database_says_so(database: Database) -> None:
+    await database.close()
+
+    with pytest.raises(Unavailable):
+        await database.write(lambda connection: put(connection, "late"))
+
+
+@pytest.fixture
+async def cut_wire(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = engine_of(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+async def test_a_lost_connection_is_unavailable_and_the_next_unit_works(
+    database: Database, cut_wire: AsyncEngine
+) -> None:
+    async def cut(connection: AsyncConnection) -> None:
+        pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        async with cut_wire.connect() as other:
+            await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        await put(connection, "never")
+
+    with pytest.raises(Unavailable):
+        await database.write(cut)
+    await database.write(lambda connection: put(connection, "after"))
+
+    assert await tasks(database) == ["after"]
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+async def test_a_connection_lost_before_commit_leaves_the_outcome_unknown(
+    database: Database, cut_wire: AsyncEngine
+) -> None:
+    runs = 0
+
+    async def cut_last(connection: AsyncConnection) -> None:
+        nonlocal runs
+        runs += 1
+        await put(connection, "perhaps")
+        pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+        async with cut_wire.connect() as other:
+            await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+    with pytest.raises(OutcomeUnknown):
+        await database.write(cut_last)
+
+    assert runs == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        pytest.param("mysql://root@localhost/spool", Refused, id="another-database"),
+        pytest.param("spool.db", Refused, id="no-url"),
+        pytest.param("sqlite://", Refused, id="no-file"),
+        pytest.param("sqlite:////nowhere/at/all/spool.db", Unavailable, id="no-directory"),
+        pytest.param("postgresql://spool@127.0.0.1:1/spool", Unavailable, id="nobody-listens"),
+    ],
+)
+async def test_a_wrong_address_is_said_in_spools_words(url: str, error: type[SpoolError]) -> None:
+    with pytest.raises(error):
+        await migrate(url)
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+async def test_a_wrong_login_is_unavailable(empty_url: str) -> None:
+    url = make_url(empty_url).set(username="nobody_at_all").render_as_string(hide_password=False)
+    database = await open_database(url, clock=SystemClock())
+
+    with pytest.raises(Unavailable, match="nobody_at_all"):
+        await database.now_ms()
+    await database.close()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_a_full_disk_fails_its_unit_and_not_the_others(database: Database, tmp_path: Path) -> None:
+    async def limit(connection: AsyncConnection) -> None:
+        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 10}")
+
+    async def huge(connection: AsyncConnection) -> None:
+        await connection.execute(tick.insert().values(task="huge", due_ms=1, worker="x" * 1_000_000))
+
+    await database.write(limit)
+    results = await asyncio.gather(
+        database.write(lambda connection: put(connection, "a")),
+        database.write(huge),
+        database.write(lambda connection: put(connection, "b")),
+        return_exceptions=True,
+    )
+
+    assert isinstance(results[1], Unavailable)
+    assert await tasks(database) == ["a", "b"]
