@@ -126,13 +126,11 @@ async def frame_hashes(path: Path) -> list[str]:
     For recordings that carry no numbers. Raises FfmpegFailed when the file does not decode.
     """
     argv = ["-i", f"file:{path}", "-map", "0:v:0", "-fps_mode", "passthrough"]
-    hashes = []
     async with _ffmpeg(*argv, "-f", "framehash", "-hash", "md5", "pipe:1") as process:
         assert process.stdout is not None  # always a pipe
-        async for line in process.stdout:
-            if not line.startswith(b"#"):  # stream, dts, pts, duration, size, hash
-                hashes.append(line.decode("ascii").rsplit(",", 1)[1].strip())
-    return hashes
+        lines = [line.decode("ascii") async for line in process.stdout]
+    # stream, dts, pts, duration, size, hash
+    return [line.rsplit(",", 1)[1].strip() for line in lines if not line.startswith("#")]
 
 
 async def extend(recording: Recording, copies: int, out: Path) -> None:
@@ -143,7 +141,7 @@ async def extend(recording: Recording, copies: int, out: Path) -> None:
     quoted = str(recording.path.resolve()).replace("'", r"'\''")
     # The stated duration, and not the longer of two tracks, is where the next copy starts.
     entry = f"file 'file:{quoted}'\nduration {(recording.end_ms - recording.start_ms) / 1000:.3f}\n"
-    # -copyts: AAC starts with a frame of priming before zero; without it the picture would start later by that.
+    # -copyts: AAC starts with a frame of priming before zero; else the picture would start later by that.
     # -auto_convert 0: the samples stay as they are, with no parameter sets repeated among them.
     argv = ["-copyts", "-f", "concat", "-safe", "0", "-auto_convert", "0"]
     argv += ["-protocol_whitelist", "file,pipe", "-i", "pipe:0", "-c", "copy", f"file:{out}"]

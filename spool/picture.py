@@ -2,7 +2,7 @@
 
 A frame is a panning scene with a clock at the top left (HH:MM:SS.mmm, UTC, in seven segments: a bare
 machine has no font) and two rows of black and white blocks along the bottom edge: 24 bits of frame number
-and 8 bits that check them. Blocks are a sixteenth of the picture wide, so they survive x264, JPEG and scaling.
+and 8 bits that check them. Blocks are a sixteenth of the picture wide, so they survive encoding and scaling.
 """
 
 from __future__ import annotations

@@ -1,0 +1,108 @@
+"""What every test may ask for: real servers where their addresses are given, and two rules for all.
+
+The addresses come from `eval "$(.ci/servers start)"`; a test that asks for a server without one is skipped,
+unless SPOOL_TEST_NO_SKIPS=1: then a run with anything skipped has failed, whatever else passed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Generator
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+TEST_SECONDS = 60  # for one test; more with @pytest.mark.limit(seconds) and a reason beside it
+
+
+@pytest.fixture
+def amqp_url() -> str:
+    """Return a RabbitMQ's address. All tests share its one virtual host: name things uniquely."""
+    return _address("SPOOL_TEST_AMQP")
+
+
+@pytest.fixture
+async def postgres_url() -> AsyncIterator[str]:
+    """Return the address of an empty PostgreSQL database that only this test sees."""
+    server = _address("SPOOL_TEST_POSTGRES")
+    name = f"spool_test_{uuid4().hex}"
+    await _execute(server, f"CREATE DATABASE {name}")
+    yield urlsplit(server)._replace(path=f"/{name}").geturl()
+    await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def s3_url() -> str:
+    """Return the address of an empty prefix in a bucket that only this test sees."""
+    bucket = urlsplit(_address("SPOOL_TEST_S3"))
+    return bucket._replace(path=f"/{uuid4().hex}").geturl()
+
+
+def _address(variable: str) -> str:
+    address = os.environ.get(variable, "")
+    if not address:
+        pytest.skip(f"{variable} is not set: no server to test against")
+    return address
+
+
+async def _execute(address: str, statement: str) -> None:
+    connection = await asyncpg.connect(address)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail a test that takes too long, so that one that hangs does not take the others with it.
+
+    A test that does not even take signals is ended, with the whole run, by `faulthandler_timeout`.
+    """
+    marker = item.get_closest_marker("limit")
+    seconds = marker.args[0] if marker else TEST_SECONDS
+
+    def give_up(_signal: int, _frame: FrameType | None) -> NoReturn:
+        pytest.fail(f"the test did not end within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _NoSkips:
+    """Turns a run in which something was skipped, or expected to fail, into a failed one."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped:  # an expected failure is reported as skipped too
+            self.skipped.append(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.skipped.append(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.skipped:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for nodeid in self.skipped:
+            terminalreporter.write_line(f"SKIPPED although SPOOL_TEST_NO_SKIPS is set: {nodeid}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Honour SPOOL_TEST_NO_SKIPS."""
+    if os.environ.get("SPOOL_TEST_NO_SKIPS") == "1":
+        config.pluginmanager.register(_NoSkips(), "no-skips")
