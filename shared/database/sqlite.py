@@ -175,7 +175,7 @@ class SqliteDatabase:
                     await self._commit([waiting])
 
     async def _run_together(self, batch: list[_Waiting]) -> None:
-        """Raises when the transaction as a whole did not come to its COMMIT."""
+        """Tell each unit its result. Raises when the transaction as a whole did not come to its COMMIT."""
         async with self._writing.connect() as connection:
             await connection.begin()
             outcomes = [await _run_in_savepoint(connection, waiting) for waiting in batch]

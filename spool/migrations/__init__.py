@@ -1,4 +1,4 @@
-"""One linear history of all tables. Expand first, contract a release later: two adjacent versions run at once.
+"""One linear history of all tables: expand first, contract a release later, so that two versions run at once.
 
 `spool migrate` runs it, and the embedded default does at its start. Needs no alembic.ini.
 """

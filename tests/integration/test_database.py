@@ -1,4 +1,4 @@
-"""What `Database` promises, on SQLite and on PostgreSQL, and that the migrations make the tables we declare."""
+"""What `Database` promises, on SQLite and on PostgreSQL, and that migrations make the declared tables."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import services
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+import services
 from shared.database import postgresql, sqlite
 from shared.database.engine import Database, OutcomeUnknown
 from shared.database.opening import open_database, sqlite_path
@@ -229,10 +230,7 @@ async def test_what_was_written_is_there_after_opening_again(database_url: str) 
 
 async def test_writes_that_wait_when_the_database_closes_are_finished(database_url: str) -> None:
     database = await open_database(database_url, clock=SystemClock())
-    writing = [
-        asyncio.create_task(database.write(lambda connection, n=n: put(connection, f"{n:02}")))
-        for n in range(4)
-    ]
+    writing = [asyncio.create_task(database.write(partial(put, task=name))) for name in "abcd"]
     await asyncio.sleep(0)
     if database.dialect == "postgresql":
         await asyncio.gather(*writing)
