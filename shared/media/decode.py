@@ -1,0 +1,63 @@
+"""Prove that media decodes: every picture and every sound, with no error at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.kernel.errors import Corrupt
+from shared.media import commands
+from shared.media.diagnosis import diagnose
+from shared.media.ffmpeg import Ffmpeg, Limits
+from shared.media.framecrc import Entry, FrameLog
+
+MIB = 1024 * 1024
+DECODE_MEMORY_BYTES = 1536 * MIB  # 16 reference pictures of 8192x4352 are 860 MiB
+NO_FILE_BYTES = (
+    1 * MIB
+)  # of files that a decode writes: none, but a limit of 0 would stop pipes on some kernels
+
+# One or two groups of pictures; even 4K on a busy core is done in a fraction of this.
+GROUP_LIMITS = Limits(cpu_s=60, memory_bytes=DECODE_MEMORY_BYTES, file_bytes=NO_FILE_BYTES, wall_s=120)
+# A whole clip that was encoded anew: decoding takes about a tenth of the encoding.
+WHOLE_LIMITS = Limits(cpu_s=1800, memory_bytes=DECODE_MEMORY_BYTES, file_bytes=NO_FILE_BYTES, wall_s=1800)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedCounts:
+    """What came out of the decoders, as a player shows it: edit lists are honoured."""
+
+    video_frames: int
+    audio_samples: int  # per channel, at the rate of the track
+
+
+async def decode_h264(ffmpeg: Ffmpeg, annexb: bytes, *, limits: Limits = GROUP_LIMITS) -> int:
+    """Decode H.264 in Annex B form and return the number of frames.
+
+    Raises Corrupt at the first thing that is wrong with it, Transient when a limit was hit.
+    """
+    what = "Decoding pictures"
+    if not annexb:
+        raise Corrupt(f"{what}: there is nothing to decode")
+    ended = await ffmpeg.run("decode", commands.decode_h264(), limits=limits, stdin=annexb)
+    if error := diagnose(ended, what=what):
+        raise error
+    if ended.frames == 0:
+        raise Corrupt(f"{what} gave no frame")
+    return ended.frames
+
+
+async def decode_file(ffmpeg: Ffmpeg, path: Path, *, limits: Limits = WHOLE_LIMITS) -> DecodedCounts:
+    """Decode a whole local MP4 and return what it holds. Raises Corrupt and Transient as `decode_h264`."""
+    counts = {"video": 0, "audio": 0}
+
+    def count(entry: Entry) -> None:
+        counts[entry.stream.kind] += 1 if entry.stream.kind == "video" else entry.duration
+
+    with path.open("rb") as opened:
+        ended = await ffmpeg.run(
+            "decode", commands.decode_mp4(), limits=limits, stdin=opened, sinks=(FrameLog(count),)
+        )
+    if error := diagnose(ended, what="Decoding the result"):
+        raise error
+    return DecodedCounts(video_frames=counts["video"], audio_samples=counts["audio"])

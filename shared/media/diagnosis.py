@@ -1,0 +1,131 @@
+"""Turn how an ffmpeg ended into the error that a user needs. Pure.
+
+The exit code is little help: ffmpeg 9 ends with 183 for nearly everything. Its words are matched against a
+table, most telling first; the tests hold one real message for each line.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+
+from shared.kernel.errors import Bug, Corrupt, SpoolError, Transient, Unavailable
+from shared.media.ffmpeg import Ended
+from shared.media.launcher import LAUNCHER_EXIT
+
+_CRASHES = {
+    -number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+}
+_ASKED_TO_STOP = 255  # ffmpeg's own code after SIGXCPU, SIGTERM or SIGINT
+_QUOTED_CHARACTERS = 200  # of ffmpeg's own words in a message
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    error: type[SpoolError]
+    sentence: str
+    hint: str | None = None
+
+
+def _rule(pattern: str, error: type[SpoolError], sentence: str, hint: str | None = None) -> _Rule:
+    return _Rule(re.compile(pattern), error, sentence, hint)
+
+
+_RULES = (
+    # Ours to mend, or a passing trouble of the machine: said before anything the input is blamed for.
+    _rule(
+        r"Cannot allocate memory|Resource temporarily unavailable|out of memory",
+        Transient,
+        "needs more memory than an ffmpeg may have",
+    ),
+    _rule(
+        r"No space left on device|Disk quota exceeded",
+        Unavailable,
+        "found no space left on the disk",
+        "free some space for temporary files",
+    ),
+    _rule(
+        r"Unrecognized option|Option .* not found|No such filter|Error parsing|Unknown encoder|"
+        r"Trailing option|Invalid argument.*filter|Error opening output",
+        Bug,
+        "was started with arguments that it does not take",
+    ),
+    _rule(
+        r"Connection (?:refused|reset|timed out)|Server returned 5|HTTP error 5",
+        Unavailable,
+        "lost the connection to its source",
+    ),
+    # What the input is to blame for.
+    _rule(
+        r"not on whitelist|not allowed to load|Filename extension of .* is not a common",
+        Corrupt,
+        "was asked by the input to open another file or address",
+        "only the source itself is ever read",
+    ),
+    _rule(
+        r"moov atom not found",
+        Corrupt,
+        "found no index (moov) in the MP4",
+        "the file is cut off, or its recording was never finished",
+    ),
+    _rule(r"matches no streams", Corrupt, "found no picture and no sound in the input"),
+    _rule(
+        r"Picture size \S+ is invalid|max_pixels|exceeds specified max pixel count",
+        Corrupt,
+        "refused a picture that is larger than any camera makes",
+    ),
+    _rule(
+        r"[Dd]ecoder .* not found|no decoder found|Decoding requested, but no decoder",
+        Corrupt,
+        "knows no decoder for the input",
+    ),
+    _rule(
+        r"EBML header parsing failed|Invalid data found|could not find codec parameters|"
+        r"Error while decoding|error while decoding|Invalid NAL|No start code",
+        Corrupt,
+        "found data that cannot be decoded",
+    ),
+    _rule(r"End of file", Corrupt, "came to the end of the input too early"),
+)
+
+
+def diagnose(ended: Ended, *, what: str) -> SpoolError | None:
+    """Return the error for an ffmpeg that failed, or None.
+
+    `what` starts the sentence: "Decoding the first pictures". None proves nothing: check what was made.
+    """
+    if ended.timed_out:
+        return Transient(f"{what} took longer than an ffmpeg may take")
+    if ended.code == 0:
+        return None
+    if ended.code in _CRASHES:
+        name = signal.Signals(-ended.code).name
+        return Corrupt(f"{what}: ffmpeg crashed on the input ({name})")
+    if ended.code == -signal.SIGXFSZ:
+        return Transient(f"{what}: ffmpeg wrote more bytes than a file may have")
+    if ended.code in (-signal.SIGXCPU, _ASKED_TO_STOP):
+        return Transient(f"{what} took more CPU time than an ffmpeg may take")
+    if ended.code < 0:
+        return Transient(
+            f"{what}: ffmpeg was killed by signal {-ended.code}", hint="memory or CPU time ran out"
+        )
+    if ended.code == LAUNCHER_EXIT:
+        return Bug(f"{what}: ffmpeg could not be started: {_quoted(ended.stderr)}")
+    return _by_words(ended.stderr, what)
+
+
+def _by_words(stderr: str, what: str) -> SpoolError:
+    for rule in _RULES:
+        if rule.pattern.search(stderr):
+            return rule.error(f"{what}: ffmpeg {rule.sentence} [{_quoted(stderr)}]", hint=rule.hint)
+    # The input is what differs from one run to the next, so it is the likeliest to blame.
+    return Corrupt(f"{what}: ffmpeg failed [{_quoted(stderr)}]")
+
+
+def _quoted(stderr: str) -> str:
+    """Return ffmpeg's first complaint, which names the cause; what follows are its consequences."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    words = re.sub(r" @ 0x[0-9a-f]+", "", lines[0]) if lines else "it said nothing"
+    return "".join(letter if letter.isprintable() else "?" for letter in words[:_QUOTED_CHARACTERS])
