@@ -1,0 +1,32 @@
+"""Ask the running Spool a question: find it, connect, run, and close."""
+# Heavy imports wait until a command runs: `spool --help` answers at once.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from spool.cli.asynchronous import run_to_end
+
+if TYPE_CHECKING:
+    from spool.client import SpoolClient
+
+T = TypeVar("T")
+
+
+def ask(url: str | None, data: Path | None, question: Callable[[SpoolClient], Awaitable[T]]) -> T:
+    """Return the answer of the Spool at `url`, or of the one that the settings or the data directory name."""
+    from shared.settings.settings import load_settings
+    from spool.client import SpoolClient, find_spool
+
+    overrides: dict[str, Any] = {"url": url, "data_directory": data}
+    settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
+    address = find_spool(settings)
+
+    async def connect_and_ask() -> T:
+        async with SpoolClient(address) as client:
+            return await question(client)
+
+    return run_to_end(connect_and_ask())

@@ -1,0 +1,29 @@
+"""Options that several commands have, each said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url", metavar="URL", help="The Spool to ask. (default: $SPOOL_URL, else the one on --data)"
+    ),
+]
+Data: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="The data directory. (default: ./spool-data)", show_default=False
+    ),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the server's JSON as it came.")]
+MaxItems: TypeAlias = Annotated[
+    int, typer.Option("--max-items", "-n", min=1, max=500, help="How many to list at most.")
+]
+PageToken: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--page-token", metavar="TOKEN", help="Continue a list where its last page ended."),
+]

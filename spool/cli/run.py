@@ -1,0 +1,87 @@
+"""`spool up`, `spool serve` and `spool migrate`: the processes that do the work."""
+# Heavy imports wait until a command runs: `spool --help` answers at once.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spool.cli.failures import say
+from spool.cli.options import Data
+
+if TYPE_CHECKING:
+    from shared.settings.settings import Settings
+    from spool.serving import Running
+
+
+def up(
+    data: Data = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="HTTP port; 0 takes a free one. (default: $SPOOL_HTTP_PORT, else 8080)",
+        ),
+    ] = None,
+) -> None:
+    """Run all of Spool in this process, on one directory, until Ctrl-C.
+
+    Everything is kept in the directory, also over kill -9. With nothing else set no server is needed.
+    """
+    import asyncio
+
+    from spool.serving import SERVICES
+    from spool.serving import serve as serve_services
+
+    # serve ends on SIGINT and SIGTERM by itself, after the drain.
+    asyncio.run(
+        serve_services(_settings(data_directory=data, http_port=port), services=SERVICES, on_ready=_announce)
+    )
+
+
+def serve(
+    service: Annotated[
+        str, typer.Argument(metavar="SERVICE", help="The service, as clipper.", show_default=False)
+    ],
+    data: Data = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="HTTP port; 0 takes a free one. (default: $SPOOL_HTTP_PORT, else 8080)",
+        ),
+    ] = None,
+) -> None:
+    """Run one service against SPOOL_BUS, SPOOL_STORAGE and SPOOL_DATABASE, until SIGTERM."""
+    import asyncio
+
+    from spool.serving import SERVICES
+    from spool.serving import serve as serve_services
+
+    if service not in SERVICES:
+        raise typer.BadParameter(
+            f"{service!r} is not known; known: {', '.join(SERVICES)}", param_hint="SERVICE"
+        )
+    settings = _settings(data_directory=data, http_port=port)
+    asyncio.run(serve_services(settings, services=(service,), on_ready=_announce))
+
+
+def migrate(data: Data = None) -> None:
+    """Bring the database of SPOOL_DATABASE to this version's tables. Safe to repeat."""
+    raise NotImplementedError
+
+
+def _settings(**given: Any) -> Settings:
+    from shared.settings.settings import load_settings
+
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _announce(running: Running) -> None:
+    say(f"Spool runs at {running.url}")

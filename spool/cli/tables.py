@@ -1,0 +1,83 @@
+"""Show answers: as tables and sheets for people, as JSON for programs."""
+# Heavy imports wait until a command runs: `spool --help` answers at once.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from spool.cli.failures import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_COLUMNS = 240  # nobody's screen: a table in a file is not folded at 80
+
+
+def print_json(value: object, *, on_one_line: bool = False) -> None:
+    """Print JSON as the server gave it. Non-ASCII is escaped, so nothing in it can steer a terminal."""
+    typer.echo(json.dumps(value, indent=None if on_one_line else 2))
+
+
+def print_page(page: Mapping[str, Any], name: str, columns: Mapping[str, str]) -> None:
+    """Print one page of a list: `columns` maps a heading to the field below it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    items: Sequence[Mapping[str, Any]] = page.get(name) or []
+    if not items:
+        typer.echo(f"nothing here: no {name} fit")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for heading in columns:
+        table.add_column(heading, overflow="fold")
+    for item in items:
+        table.add_row(*(Text(_cell(item.get(field))) for field in columns.values()))
+    _console().print(table)
+    if token := page.get("nextPageToken"):
+        typer.echo(f"more: --page-token {visible(str(token))}")
+
+
+def print_sheet(item: Mapping[str, Any]) -> None:
+    """Print one thing, a line per field; what is nested is told by its path."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for path, value in _flat(item):
+        table.add_row(Text(path), Text(_cell(value)))
+    _console().print(table)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+
+
+def _flat(item: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for name, value in item.items():
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((visible(prefix + name), value))
+    return rows
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return visible(str(value))

@@ -1,0 +1,324 @@
+"""The HTTP client of a running Spool, through which the service verbs of the command line talk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from shared.kernel.errors import Conflict, Corrupt, NotFound, Permanent, Refused, Unavailable
+from shared.settings.settings import Settings
+
+RUNNING_FILE = "running.json"  # {"url": …}: written by a Spool while it serves
+KEY_FILE = "api-key"
+
+CONNECT_S = 5.0  # somebody waits at a terminal
+ANSWER_S = 30.0
+SILENCE_S = 60.0  # of an event stream: the server sends a sign of life more often than this
+MISSING_S = 30.0  # how long a stream waits for a server that restarts
+RETRY_S = 0.5
+CHUNK_BYTES = 256 * 1024
+
+# The API's JSON as it came: the command line shows it and does not interpret more than it must.
+JsonObject: TypeAlias = dict[str, Any]
+Parameters: TypeAlias = Mapping[str, str | int | None]
+
+
+class NotRunning(Unavailable):
+    """No Spool answers at the address."""
+
+
+class KeyRefused(Permanent):
+    """The API key is missing or not one of the server's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Spool answers, and the key to it."""
+
+    url: str
+    api_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SentEvent:
+    """An event of the stream, and the place in the stream to continue after."""
+
+    cursor: str
+    event: JsonObject
+
+
+def find_spool(settings: Settings) -> Address:
+    """Return the address of the Spool that the settings, or else the data directory, name.
+
+    A server on the same directory leaves its URL and its key there; the kept key goes to no other machine.
+    Raises NotRunning.
+    """
+    directory = settings.data_directory
+    url = settings.url or _running_url(directory)
+    if url is None:
+        raise NotRunning(
+            f"no Spool runs on {directory}/",
+            hint="start one with 'spool up', or name one with --url or SPOOL_URL=http://host:8080",
+        )
+    if settings.api_key is not None or not _is_this_machine(url):
+        return Address(url.rstrip("/"), settings.api_key)
+    return Address(url.rstrip("/"), _kept_key(directory))
+
+
+def _is_this_machine(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+    except ValueError:  # not a URL at all: the client says so
+        return False
+
+
+def _running_url(directory: Path) -> str | None:
+    try:
+        url = json.loads((directory / RUNNING_FILE).read_bytes())["url"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{directory / RUNNING_FILE} does not hold a URL", hint="restart 'spool up'") from error
+    return url if isinstance(url, str) else None
+
+
+def _kept_key(directory: Path) -> str | None:
+    """Read the key that the first start made. Another Spool's key may be in no file of ours."""
+    try:
+        return (directory / KEY_FILE).read_text(encoding="utf-8").strip() or None
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+
+
+class SpoolClient:
+    """One connection to a running Spool, as an async context manager.
+
+    Every method raises NotRunning, KeyRefused, Refused (with the fields), NotFound, Conflict or Unavailable.
+    """
+
+    def __init__(self, address: Address, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Prepare a client; nothing is sent yet. Tests bring their own `transport`."""
+        self.address = address
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=address.url,
+                headers={"x-api-key": address.api_key} if address.api_key else {},
+                timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+                transport=transport,
+                trust_env=False,  # a proxy for the internet is not the way to a Spool next door
+            )
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise Refused(f"{address.url!r} is not a URL: {error}", hint="write http://host:8080") from error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._http.aclose()
+
+    async def publish(self, event: Mapping[str, Any]) -> JsonObject:
+        """Hand over a CloudEvent; it is durable when this returns its id."""
+        return await self._json("POST", "/api/v1/events", body=event)
+
+    async def events(self, *, after: str | None = None, max_items: int | None = None) -> JsonObject:
+        """Return `{events: [{cursor, sentAt, event}], nextPageToken}`."""
+        return await self._json("GET", "/api/v1/events", {"after": after, "maxItems": max_items})
+
+    async def stream(self, *, after: str | None = None) -> AsyncGenerator[SentEvent]:
+        """Yield events as they are sent, from the one after `after` on, until the server ends the stream."""
+        parameters = {"after": after} if after is not None else {}
+        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+        async with self._response("GET", "/api/v1/events/stream", parameters, timeout=timeout) as response:
+            async for event in _read_events(response):
+                yield event
+
+    async def follow(
+        self, *, after: str | None = None, on_missing: Callable[[Exception], None] | None = None
+    ) -> AsyncGenerator[SentEvent]:
+        """Yield events for ever: a server that goes away is awaited for MISSING_S, and nothing is skipped.
+
+        `on_missing` hears of each gap once. The first connection has to succeed at once.
+        """
+        cursor, missing_since = after, None
+        while True:
+            try:
+                async for sent in self.stream(after=cursor):
+                    cursor, missing_since = sent.cursor, None
+                    yield sent
+            except Unavailable as error:
+                if cursor is None:
+                    raise
+                if missing_since is None:
+                    missing_since = time.monotonic()
+                    if on_missing:
+                        on_missing(error)
+                if time.monotonic() - missing_since > MISSING_S:
+                    raise
+            await asyncio.sleep(RETRY_S)
+
+    async def clips(self, filters: Parameters) -> JsonObject:
+        """Return `{clips: […], nextPageToken}`."""
+        return await self._json("GET", "/api/v1/clips", filters)
+
+    async def clip(self, clip_id: str) -> JsonObject:
+        return await self._json("GET", f"/api/v1/clips/{_segment(clip_id)}")
+
+    async def work(self, filters: Parameters) -> JsonObject:
+        """Return `{work: […], nextPageToken}`."""
+        return await self._json("GET", "/api/v1/work", filters)
+
+    async def one_work(self, work_id: str) -> JsonObject:
+        return await self._json("GET", f"/api/v1/work/{_segment(work_id)}")
+
+    async def dead_letters(self, filters: Parameters) -> JsonObject:
+        """Return `{deadLetters: […], nextPageToken}`."""
+        return await self._json("GET", "/api/v1/dead-letters", filters)
+
+    async def dead_letter(self, letter_id: str) -> JsonObject:
+        return await self._json("GET", f"/api/v1/dead-letters/{_segment(letter_id)}")
+
+    async def replay(self, letter_id: str) -> JsonObject:
+        """Ask for a dead letter to be worked again."""
+        return await self._json("POST", f"/api/v1/dead-letters/{_segment(letter_id)}/replay")
+
+    async def download(self, path: str, into: Path) -> int:
+        """Stream a body into the file `into`, which must not exist, and return its size in bytes."""
+        size_bytes = 0
+        async with self._response("GET", path, {}) as response:
+            with into.open("xb") as file:
+                async for chunk in self._bytes(response):
+                    size_bytes += file.write(chunk)
+        return size_bytes
+
+    async def _bytes(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                yield chunk
+        except httpx.TransportError as error:
+            raise Unavailable(f"{self.address.url} broke off in the middle: {_words(error)}") from error
+
+    async def _json(
+        self, method: str, path: str, parameters: Parameters | None = None, *, body: object = None
+    ) -> JsonObject:
+        async with self._response(method, path, parameters or {}, body=body) as response:
+            content = b"".join([chunk async for chunk in self._bytes(response)])
+        return _object(content, self.address.url) if content else {}
+
+    @asynccontextmanager
+    async def _response(
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters,
+        *,
+        body: object = None,
+        timeout: httpx.Timeout | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        request = self._http.build_request(
+            method,
+            path,
+            params=given,
+            json=body,
+            timeout=timeout if timeout is not None else httpx.USE_CLIENT_DEFAULT,
+        )
+        response = await self._send(request)
+        try:
+            if not response.is_success:
+                raise await self._problem(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._http.send(request, stream=True)
+        except httpx.TimeoutException as error:
+            raise NotRunning(f"{self.address.url} does not answer in time", hint=_WHERE) from error
+        except httpx.UnsupportedProtocol as error:
+            raise Refused(f"{self.address.url!r} is not a URL", hint="write http://host:8080") from error
+        except httpx.TransportError as error:
+            raise NotRunning(
+                f"no Spool answers at {self.address.url}: {_words(error)}", hint=_WHERE
+            ) from error
+
+    async def _problem(self, response: httpx.Response) -> Exception:
+        """Read an error `{error, message, details: [{field, message}]}` and return what to raise."""
+        content = b"".join([chunk async for chunk in self._bytes(response)])
+        message = _problem_text(content, response, self.address.url)
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            return KeyRefused(message, hint="give the server's key in SPOOL_API_KEY")
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return NotFound(message)
+        if response.status_code == httpx.codes.CONFLICT:
+            return Conflict(message)
+        if response.is_server_error:
+            return Unavailable(message, hint="see the server's log and /health/ready")
+        return Refused(message)
+
+
+_WHERE = "is 'spool up' running? name another with --url or SPOOL_URL"
+
+
+async def _read_events(response: httpx.Response) -> AsyncIterator[SentEvent]:
+    """Read a text/event-stream.
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+    """
+    cursor, data = "", list[str]()
+    try:
+        async for line in response.aiter_lines():
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "id":
+                cursor = value
+            elif name == "data":
+                data.append(value)
+            elif not line and data:
+                yield SentEvent(cursor, _object("\n".join(data).encode(), str(response.url)))
+                data = []
+    except httpx.TransportError as error:
+        raise Unavailable(f"the event stream broke off: {_words(error)}") from error
+
+
+def _object(content: bytes, url: str) -> JsonObject:
+    try:
+        parsed = json.loads(content)
+    except ValueError as error:
+        raise Corrupt(f"{url} does not answer in JSON", hint="is it a Spool? check --url") from error
+    if not isinstance(parsed, dict):
+        raise Corrupt(f"{url} answers with a {type(parsed).__name__}, not an object", hint="check --url")
+    return parsed
+
+
+def _problem_text(content: bytes, response: httpx.Response, url: str) -> str:
+    try:
+        problem = json.loads(content)
+        details = problem.get("details") or []
+        message = str(problem["message"])
+        # Many a message names its fields already.
+        unsaid = [detail for detail in details if str(detail["field"]) not in message]
+        fields = "; ".join(f"{detail['field']}: {detail['message']}" for detail in unsaid)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return f"{url} answers {response.status_code} {response.reason_phrase} and is perhaps no Spool"
+    return f"{message}: {fields}" if fields else message
+
+
+def _segment(name: str) -> str:
+    """Quote one segment of a path, so that an id with a slash cannot become another address."""
+    if name in (".", ".."):
+        raise Refused(f"{name!r} is not an id")
+    return quote(name, safe="")
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
