@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-_CLOCK = re.compile(r"(?:(?P<h>\d{1,3}):)?(?P<m>\d{1,4}):(?P<s>\d{1,2})(?:\.(?P<f>\d{1,3}))?")
-_PLAIN = re.compile(r"(?P<s>\d{1,7})(?:\.(?P<f>\d{1,3}))?")
+_CLOCK = re.compile(r"(?:(?P<h>\d{1,3}):)?(?P<m>\d{1,4}):(?P<s>\d{1,2})(?:\.(?P<f>\d{1,3}))?", re.ASCII)
+_PLAIN = re.compile(r"(?P<s>\d{1,7})(?:\.(?P<f>\d{1,3}))?", re.ASCII)
 _UNITS = re.compile(
-    r"(?:(?P<h>\d{1,3})h)?(?:(?P<m>\d{1,5})m)?(?:(?P<s>\d{1,7})(?:\.(?P<f>\d{1,3}))?s)?(?:(?P<ms>\d{1,10})ms)?"
+    r"(?:(?P<h>\d{1,3})h)?(?:(?P<m>\d{1,5})m)?(?:(?P<s>\d{1,7})(?:\.(?P<f>\d{1,3}))?s)?(?:(?P<ms>\d{1,10})ms)?",
+    re.ASCII,
 )
 
 FORMS = "HH:MM:SS.mmm, MM:SS, seconds such as 12.5, or 1m30s"
