@@ -63,9 +63,7 @@ class Bus(Protocol):
         """
         ...
 
-    async def receive(
-        self, subscription: Subscription, *, at_most: int, wait_s: float
-    ) -> list[Delivery]:
+    async def receive(self, subscription: Subscription, *, at_most: int, wait_s: float) -> list[Delivery]:
         """Hand over up to `at_most` deliveries; wait up to `wait_s` for the first one.
 
         A delivery that is neither acknowledged nor given back comes again, to this or to another

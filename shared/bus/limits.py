@@ -1,0 +1,46 @@
+"""What fits on every bus: the smallest limits of the transports, held on all of them alike.
+
+A Spool that moves from one transport to another is never surprised by a message that no longer fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared.bus.message import Message
+from shared.bus.port import TooLarge
+from shared.kernel.errors import Refused
+
+MAX_BODY_BYTES = 16 * 1024 * 1024  # what RabbitMQ 4 takes unless it is told otherwise
+MAX_NAME_BYTES = 255  # an AMQP short string: ids, types, content types, names of headers
+MAX_HEADERS_BYTES = 64 * 1024  # AMQP sends all headers in one frame of 128 KiB, shared with the rest
+
+
+def check_size(message: Message) -> None:
+    """Raise TooLarge for a message that some transport cannot carry, Refused for text that is no Unicode."""
+    if len(message.body) > MAX_BODY_BYTES:
+        raise TooLarge(f"the body has {len(message.body)} bytes, at most {MAX_BODY_BYTES} are carried")
+    for field, text in _names(message):
+        if _size_bytes(field, text) > MAX_NAME_BYTES:
+            raise TooLarge(f"the {field} is longer than {MAX_NAME_BYTES} bytes")
+    headers_bytes = sum(
+        _size_bytes("header", name) + _size_bytes(f"header {name}", value)
+        for name, value in message.headers.items()
+    )
+    if headers_bytes > MAX_HEADERS_BYTES:
+        raise TooLarge(f"the headers have {headers_bytes} bytes, at most {MAX_HEADERS_BYTES} are carried")
+
+
+def _names(message: Message) -> Iterator[tuple[str, str]]:
+    yield "id", message.id
+    yield "type", message.type
+    yield "content type", message.content_type
+    for name in message.headers:
+        yield "name of a header", name
+
+
+def _size_bytes(field: str, text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise Refused(f"the {field} is not valid Unicode", field=field) from error
