@@ -1,0 +1,244 @@
+"""The pull form over AMQP's push: what one subscription was sent and nobody has taken yet.
+
+The broker is asked for no more than there are free hands. When all hands are full the consumer is
+cancelled before the acknowledgement that would let the broker send the next message, because that one
+would wait here unacknowledged for as long as the hands are busy, while others have hands to spare.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Collection, Coroutine, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import aiormq.abc
+from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustQueue
+
+from shared.bus.message import Subscription
+from shared.bus.rabbitmq_link import answering
+from shared.kernel.errors import Unavailable
+
+MAX_PREFETCH = 32  # takes nearly all of the gain over 1 (spec/bus.md, section 2)
+IDLE_S = 5.0  # what was prefetched goes back when nobody asks for it any more
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What RabbitMQ knows a delivery by: a number that counts on one channel only."""
+
+    channel: aiormq.abc.AbstractChannel
+    tag: int
+
+
+class Consumer:
+    """One subscription on a channel of its own. The robust channel restores it after a reconnect."""
+
+    def __init__(
+        self, subscription: Subscription, channel: AbstractRobustChannel, queue: AbstractRobustQueue
+    ) -> None:
+        """Attach nothing yet: that needs somebody who asks for deliveries."""
+        self._hands = min(subscription.hands, MAX_PREFETCH)
+        self._channel = channel
+        self._queue = queue
+        self._line: aiormq.abc.AbstractChannel | None = None  # where the tags below count
+        self._buffer: deque[AbstractIncomingMessage] = deque()
+        self._unacknowledged: set[int] = set()  # everything that was sent to us, the buffer too
+        self._tag: str | None = None  # of the consumer that is attached
+        self._last_tag = 0
+        self._attached_after = 0  # the last tag that came before it was
+        self._prefetch = 0
+        self._hands_are_full = False
+        self._waiting = 0
+        self._asked_at = asyncio.get_running_loop().time()
+        self._stopped = False
+        self._news = asyncio.Event()  # something to take, or room for it
+        self._turn = asyncio.Lock()  # one change of the consumer at a time
+        self._tasks: set[asyncio.Task[None]] = set()  # changes that are under way
+
+    def is_consuming(self) -> bool:
+        """Tell whether the subscription is served: a consumer let go because nobody asks is no fault."""
+        return not self._stopped and not self._channel.is_closed
+
+    async def receive(self, *, at_most: int, wait_s: float) -> list[AbstractIncomingMessage]:
+        """Take up to `at_most` messages, waiting for the first. Cancelling it takes nothing."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        self._waiting += 1
+        try:
+            while not self._stopped:
+                self._news.clear()
+                if taken := self._take(at_most):
+                    return taken
+                await self._uncut(self._ask(at_most))
+                if self._buffer:
+                    continue
+                async with asyncio.timeout_at(deadline):
+                    await self._news.wait()
+        except TimeoutError:
+            return []
+        finally:
+            self._waiting -= 1
+            self._asked_at = loop.time()
+        return []
+
+    async def acknowledge(self, receipts: Collection[Receipt]) -> None:
+        """Acknowledge what this channel still knows; the rest was lost with its channel and comes again."""
+        if self._hands_are_full:
+            await self._uncut(self._pause())
+        line, tags = self._known(receipts)
+        if line is None or not tags:
+            return
+        frames = list(_frames(tags, self._unacknowledged))
+        self._unacknowledged -= tags
+        self._news.set()
+        with suppress(Unavailable):
+            async with answering("take an acknowledgement"):
+                for index, (tag, multiple) in enumerate(frames, start=1):
+                    await line.basic_ack(tag, multiple=multiple, wait=index == len(frames))
+
+    async def give_back(self, receipts: Collection[Receipt]) -> None:
+        """Put messages back to the head of their queue, for anyone."""
+        line, tags = self._known(receipts)
+        if line is None or not tags:
+            return
+        self._unacknowledged -= tags
+        self._news.set()
+        with suppress(Unavailable):
+            async with answering("take messages back"):
+                for tag in sorted(tags):
+                    await line.basic_nack(tag, requeue=True, wait=tag == max(tags))
+
+    async def rest(self) -> None:
+        """Let the consumer go when nobody has asked for a while, so that nothing waits here for nobody."""
+        idle_s = asyncio.get_running_loop().time() - self._asked_at
+        if self._tag is not None and not self._waiting and idle_s > IDLE_S:
+            await self._uncut(self._let_go())
+
+    async def stop(self) -> None:
+        """Let every receiver return, and give back what none of them took."""
+        self._stopped = True
+        self._news.set()
+        await self._uncut(self._let_go())
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _take(self, at_most: int) -> list[AbstractIncomingMessage]:
+        self._forget_lost()
+        wanted = min(at_most, self._room())
+        taken = [self._buffer.popleft() for _ in range(min(wanted, len(self._buffer)))]
+        self._hands_are_full = bool(taken) and len(taken) == wanted
+        return taken
+
+    def _room(self) -> int:
+        """Count the hands that hold nothing unacknowledged."""
+        return self._hands - (len(self._unacknowledged) - len(self._buffer))
+
+    def _known(self, receipts: Iterable[Receipt]) -> tuple[aiormq.abc.AbstractChannel | None, set[int]]:
+        self._forget_lost()
+        tags = {receipt.tag for receipt in receipts if receipt.channel is self._line}
+        return self._line, tags & self._unacknowledged
+
+    def _forget_lost(self) -> None:
+        """Forget what came over a channel that is gone: the broker sends it again."""
+        if self._line is not None and self._line.is_closed:
+            self._begin_line(None)
+
+    def _begin_line(self, line: aiormq.abc.AbstractChannel | None) -> None:
+        self._line = line
+        self._buffer.clear()
+        self._unacknowledged.clear()
+        self._last_tag = self._attached_after = 0
+
+    async def _on_message(self, message: AbstractIncomingMessage) -> None:
+        line, tag = message.channel, message.delivery_tag
+        if tag is None or line.is_closed:
+            return
+        if line is not self._line:
+            self._begin_line(line)
+        self._last_tag = tag
+        self._unacknowledged.add(tag)
+        if self._tag is None:  # the consumer was cancelled while this one was on its way
+            await self.give_back([Receipt(line, tag)])
+            return
+        self._buffer.append(message)
+        self._news.set()
+
+    async def _ask(self, wanted: int) -> None:
+        """Attach the consumer if the broker would not send `wanted` messages by itself."""
+        async with self._turn:
+            self._forget_lost()
+            wanted = min(wanted, self._room())
+            if self._stopped or self._buffer or wanted <= 0 or self._is_asked_for(wanted):
+                return
+            await self._detach()
+            async with answering(f"attach a consumer to {self._queue.name}"):
+                await self._attach(wanted)
+
+    def _is_asked_for(self, wanted: int) -> bool:
+        held = sum(tag > self._attached_after for tag in self._unacknowledged)
+        return self._tag is not None and held + wanted <= self._prefetch
+
+    async def _attach(self, wanted: int) -> None:
+        if wanted != self._prefetch:  # it counts for consumers that are attached from here on
+            await self._channel.set_qos(prefetch_count=wanted)
+            self._prefetch = wanted
+        self._attached_after = self._last_tag
+        self._tag = f"spool-{secrets.token_hex(8)}"  # known before the first message can come
+        try:
+            await self._queue.consume(self._on_message, consumer_tag=self._tag)
+        except BaseException:
+            self._tag = None
+            raise
+
+    async def _pause(self) -> None:
+        async with self._turn:
+            if self._hands_are_full:
+                await self._detach()
+
+    async def _let_go(self) -> None:
+        async with self._turn:
+            await self._detach()
+
+    async def _detach(self) -> None:
+        """Cancel the consumer, then give back what nobody took."""
+        if self._tag is None:
+            return
+        try:
+            async with answering("cancel a consumer"):
+                await self._queue.cancel(self._tag)
+        except Unavailable:
+            pass  # its channel is gone, and it is not restored with the next one
+        finally:
+            self._tag = None
+        if (line := self._line) is not None:
+            left = [Receipt(line, message.delivery_tag or 0) for message in self._buffer]
+            self._buffer.clear()
+            await self.give_back(left)
+
+    async def _uncut(self, change: Coroutine[Any, Any, None]) -> None:
+        """Finish a change of the consumer also when the caller is cancelled.
+
+        aiormq closes a channel whose call is cut off, and with it goes everything that was taken.
+        """
+        task = asyncio.create_task(change)
+        self._tasks.add(task)
+        task.add_done_callback(self._retire)
+        await asyncio.shield(task)
+
+    def _retire(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller has seen it, unless the caller was cancelled
+
+
+def _frames(tags: set[int], unacknowledged: set[int]) -> Iterator[tuple[int, bool]]:
+    """Yield (tag, multiple): one acknowledgement for all that are oldest, one each for the others."""
+    oldest = list(takewhile(tags.__contains__, sorted(unacknowledged)))
+    if oldest:
+        yield oldest[-1], len(oldest) > 1
+    for tag in sorted(tags.difference(oldest)):
+        yield tag, False
