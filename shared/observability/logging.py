@@ -11,6 +11,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 MAX_FIELD_CHARACTERS = 2_000  # a line stays readable, whatever an untrusted field holds
 
+LOGGER = "spool"  # of everything that Spool itself says
+
 SECRET_FIELDS = frozenset({"api_key", "authorization", "password", "secret", "x_api_key"})
 
 
@@ -25,7 +27,7 @@ def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: logging.getLogger(LOGGER),
         wrapper_class=structlog.make_filtering_bound_logger(_number_of(level)),
         cache_logger_on_first_use=False,
     )
@@ -42,7 +44,8 @@ def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(_number_of(level), logging.WARNING))
+    root.setLevel(max(_number_of(level), logging.WARNING))  # of the libraries only what may matter
+    logging.getLogger(LOGGER).setLevel(_number_of(level))
 
 
 def _renderer(*, as_json: bool) -> Processor:
