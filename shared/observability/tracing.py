@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import secrets
 
-_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def trace_id(traceparent: str | None) -> str | None:
     """Return the 32 hex digits that all hops of one story share, or None when there are none."""
-    found = _TRACEPARENT.match(traceparent or "")
-    return found[1] if found and found[1] != "0" * 32 else None
+    found = _TRACEPARENT.fullmatch(traceparent or "")
+    return found[1] if found else None
 
 
 def next_hop(traceparent: str | None) -> str:
