@@ -68,7 +68,10 @@ class StoredClip(Wire):
 
 
 class Thumbnail(Wire):
-    """One picture of the clip: `size` is the width asked for or `original`, `width` and `height` its true pixels."""
+    """One picture of the clip.
+
+    `size` is the width asked for or `original`; `width` and `height` are its true pixels.
+    """
 
     size: Annotated[str, Field(pattern="^(original|[0-9]{1,5})$")]
     key: ObjectKey
@@ -108,7 +111,7 @@ class ClipRefused(ClipOutcome):
 
     @property
     def revision_key(self) -> str:
-        return f"{self.reason}:{self.request_digest}"
+        return f"{self.reason}:{self.request_digest}:{self.revision}"
 
 
 class ClipFailed(ClipOutcome):

@@ -5,12 +5,13 @@ Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from shared.events.fields import Wire
 from shared.kernel.ids import derived_id
@@ -19,7 +20,8 @@ CONTENT_TYPE = "application/cloudevents+json"
 
 
 # Identities are kept in databases, one of which holds no NUL, and shown on terminals.
-PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Kind(StrEnum):
@@ -42,13 +44,18 @@ class EventData(Wire):
 
     @property
     def request_key(self) -> str:
-        """What the event answers or asks for. Together with `type` and `revision_key` it makes the id of an event of ours."""
+        """What the event answers or asks for. With `type` and `revision_key` it makes the id of a result."""
         return self.subject
 
     @property
     def revision_key(self) -> str:
-        """Which outcome of the request this is: a repeated announcement has the same, a new outcome another."""
+        """Which outcome of the request this is: said again it has the same, a new outcome another."""
         return "1"
+
+
+def _trace_or_none(value: object) -> object:
+    """Drop a trace that nobody could continue: W3C asks for that, and it is no reason to refuse an event."""
+    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
 
 
 class Event(BaseModel):
@@ -60,10 +67,10 @@ class Event(BaseModel):
     id: Annotated[str, Field(min_length=1, max_length=256, pattern=PRINTABLE)]
     source: Annotated[str, Field(min_length=1, max_length=512, pattern=PRINTABLE)]
     type: Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
-    subject: Annotated[str | None, Field(max_length=1024, pattern=PRINTABLE)] = None
-    time: datetime | None = None
+    subject: Annotated[str | None, Field(min_length=1, max_length=1024, pattern=PRINTABLE)] = None
+    time: AwareDatetime | None = None
     datacontenttype: str | None = None
-    traceparent: Annotated[str | None, Field(max_length=64, pattern=PRINTABLE)] = None
+    traceparent: Annotated[str | None, BeforeValidator(_trace_or_none)] = None
     data: dict[str, Any]
 
     def to_bytes(self) -> bytes:
@@ -71,7 +78,12 @@ class Event(BaseModel):
 
 
 def wrap(
-    data: EventData, *, id: str, source: str, time_ms: int, traceparent: str | None = None
+    data: EventData,
+    *,
+    id: str,  # noqa: A002 - the attribute's name in CloudEvents
+    source: str,
+    time_ms: int,
+    traceparent: str | None = None,
 ) -> Event:
     """Put an event's data into its envelope under a given id."""
     return Event(
@@ -86,11 +98,7 @@ def wrap(
     )
 
 
-def announce(
-    data: EventData, *, source: str, time_ms: int, traceparent: str | None = None
-) -> Event:
+def announce(data: EventData, *, source: str, time_ms: int, traceparent: str | None = None) -> Event:
     """Put a result into its envelope, under an id that is the same however often it is announced."""
     event_id = derived_id(data.type, data.request_key, data.revision_key)
     return wrap(data, id=event_id, source=source, time_ms=time_ms, traceparent=traceparent)
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from shared.kernel.keys import check_key
@@ -14,16 +14,22 @@ LATEST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last moment ISO
 # One segment of a key, and of a URL path, without quoting.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 ObjectKey = Annotated[str, AfterValidator(check_key)]
-# A number, or the string of digits that existing publishers send.
-MomentMs = Annotated[int, Field(ge=0, le=LATEST_MS)]
+
+
+def _digits(value: object) -> object:
+    """Take a number, or the string of digits that existing publishers send; nothing else Python counts."""
+    if isinstance(value, bool) or (isinstance(value, str) and not (value.isascii() and value.isdigit())):
+        raise ValueError("must be a whole number of milliseconds since 1970, in digits")
+    return value
+
+
+MomentMs = Annotated[int, Field(ge=0, le=LATEST_MS), BeforeValidator(_digits)]
 
 
 class Wire(BaseModel):
     """What travels: camelCase names outside, snake_case inside, never changed once read."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
-    )
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
 class WireRange(Wire):

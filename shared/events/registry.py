@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ from shared.events.clip import (
     ClipRefused,
     ClipRequested,
 )
-from shared.events.envelope import Event, EventData
+from shared.events.envelope import PRINTABLE, Event, EventData
+from shared.events.single_quotes import to_json
 from shared.events.source import SourceAvailable
 from shared.kernel.errors import Refused
 from shared.kernel.ids import derived_id
@@ -36,6 +38,7 @@ TYPES: dict[str, type[EventData]] = {
 
 MAX_EVENT_BYTES = 256 * 1024  # what SNS carries; the smallest of the transports
 MAX_DEPTH = 32  # of nested JSON: the deepest event has four levels
+MAX_PROBLEMS = 20  # told of one event: a person mends the first ones, and a log line stays short
 
 BARE_SOURCE = "bare"  # of an event that came without an envelope
 
@@ -89,37 +92,40 @@ def read_event(
         if received.event.type != expected:
             raise _unexpected(received.event, expected)
         return received
-    bare = Event(
-        id=transport_id or derived_id(expected, body.decode()),
-        source=BARE_SOURCE,
-        type=expected,
-        traceparent=(headers or {}).get("traceparent"),
-        data=parsed,
+    return read_cloud_event(
+        {
+            "specversion": "1.0",
+            "id": transport_id or derived_id(expected, body.decode()),
+            "source": BARE_SOURCE,
+            "type": expected,
+            "traceparent": (headers or {}).get("traceparent"),
+            "data": parsed,
+        }
     )
-    return Received(bare, _read_data(bare))
 
 
 def read_cloud_event(parsed: Mapping[str, Any]) -> Received:
     """Read a CloudEvent that is already a JSON object. Raises Unreadable."""
+    source, event_id = _identity_or_none(parsed.get("source")), _identity_or_none(parsed.get("id"))
+    wrong = _not_plain(parsed)
+    if wrong:
+        raise Unreadable((FieldProblem("body", wrong),), source=source, event_id=event_id)
     try:
         event = Event.model_validate(parsed)
     except ValidationError as error:
-        raise Unreadable(
-            field_problems(error),
-            source=_text_or_none(parsed.get("source")),
-            event_id=_text_or_none(parsed.get("id")),
-        ) from error
+        raise Unreadable(field_problems(error), source=source, event_id=event_id) from error
     return Received(event, _read_data(event))
 
 
 def field_problems(error: ValidationError) -> tuple[FieldProblem, ...]:
     """Say of each invalid field, by its published name, what is wrong with it."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
     return tuple(
         FieldProblem(
             field=".".join(str(step) for step in detail["loc"]) or "body",
             message=detail["msg"].removeprefix("Value error, "),
         )
-        for detail in error.errors(include_url=False, include_input=False, include_context=False)
+        for detail in found[:MAX_PROBLEMS]
     )
 
 
@@ -144,39 +150,58 @@ def _parse(body: bytes) -> dict[str, Any]:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise _unreadable_body("is not UTF-8") from error
-    if _depth(text) > MAX_DEPTH:
-        raise _unreadable_body(f"is nested more than {MAX_DEPTH} levels deep")
     try:
-        parsed = json.loads(text)
-    except ValueError as error:
-        parsed = _parse_single_quoted(text, error)
+        parsed = _load(text)
+    except RecursionError as error:
+        raise _unreadable_body(f"is nested more than {MAX_DEPTH} levels deep") from error
     if not isinstance(parsed, dict):
         raise _unreadable_body(f"is a {type(parsed).__name__}, not an object")
     return parsed
 
 
-def _parse_single_quoted(text: str, json_error: ValueError) -> object:
-    """Read the camera service's JSON-like form, a Python literal; apostrophes in values survive."""
+def _load(text: str) -> object:
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise _unreadable_body(f"is not JSON: {json_error}") from json_error
+        return json.loads(text)
+    except ValueError as error:
+        not_json = error
+    try:
+        return json.loads(to_json(text))
+    except ValueError:
+        # The first error is told: where both forms fail, JSON was meant.
+        raise _unreadable_body(f"is not JSON: {not_json}") from not_json
 
 
-def _depth(text: str) -> int:
-    """Count how deeply brackets nest at most, strings included: an upper bound, in one pass."""
-    depth = deepest = 0
-    for character in text:
-        if character in "[{(":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]})":
-            depth -= 1
-    return deepest
+def _not_plain(parsed: Mapping[str, Any]) -> str | None:
+    """Say what keeps a JSON object from being written again everywhere, or None.
+
+    Python reads more than JSON allows to be passed on: `NaN`, halves of surrogate pairs, any depth.
+    """
+    open_values: list[tuple[object, int]] = [(parsed, 1)]
+    while open_values:
+        value, depth = open_values.pop()
+        if depth > MAX_DEPTH:
+            return f"is nested more than {MAX_DEPTH} levels deep"
+        if isinstance(value, Mapping):
+            open_values.extend((key, depth) for key in value)
+            open_values.extend((inner, depth + 1) for inner in value.values())
+        elif isinstance(value, list):
+            open_values.extend((inner, depth + 1) for inner in value)
+        elif isinstance(value, str) and not _is_unicode(value):
+            return "has half of a surrogate pair, which is no Unicode"
+        elif isinstance(value, float) and not math.isfinite(value):
+            return "has a number that JSON cannot write"
+    return None
 
 
-def _text_or_none(value: object) -> str | None:
-    return value[:256] if isinstance(value, str) and value else None
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _identity_or_none(value: object) -> str | None:
+    """Return an id or source of an event that cannot be read, if a database can keep it."""
+    if not isinstance(value, str) or not re.fullmatch(PRINTABLE, value) or not _is_unicode(value):
+        return None
+    return value[:256] or None
 
 
 def _unexpected(event: Event, expected: str) -> Unreadable:
