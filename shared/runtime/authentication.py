@@ -18,7 +18,7 @@ class Authentication:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(OPEN_PREFIXES):
+        if scope["type"] == "lifespan" or scope["path"].startswith(OPEN_PREFIXES):
             await self._app(scope, receive, send)
             return
         shown = shown_key(dict(scope["headers"]))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.runtime.errors import error_answer
 
 MAX_BODY_BYTES = 512 * 1024  # twice an event: the bus refuses more anyway
+MAX_DIGITS = 19  # of a declared length: Python counts no further than a few thousand
+TOO_LARGE = f"a body has at most {MAX_BODY_BYTES} bytes"
 
 
 class BodyLimit:
@@ -20,8 +23,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
-            await _too_large()(scope, receive, send)
+        if not declared.isdigit() or len(declared) > MAX_DIGITS or int(declared) > MAX_BODY_BYTES:
+            await error_answer(413, "too_large", TOO_LARGE)(scope, receive, send)
             return
         received_bytes = 0
 
@@ -30,12 +33,8 @@ class BodyLimit:
             message = await receive()
             received_bytes += len(message.get("body", b""))
             if received_bytes > MAX_BODY_BYTES:
-                # As if the caller had gone: the route is ended without the rest being read.
-                return {"type": "http.disconnect"}
+                # Ends the route where it reads its body; the rest is never read.
+                raise HTTPException(413, TOO_LARGE)
             return message
 
         await self._app(scope, counted, send)
-
-
-def _too_large() -> ASGIApp:
-    return error_answer(413, "too_large", f"a body has at most {MAX_BODY_BYTES} bytes")

@@ -9,7 +9,7 @@ import re
 
 from shared.kernel.errors import Refused
 
-_RANGE = re.compile(r"^bytes=(\d{0,19})-(\d{0,19})$")
+_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*", re.IGNORECASE)
 
 
 class Unsatisfiable(Refused):
@@ -22,10 +22,12 @@ def requested_range(header: str | None, size_bytes: int) -> tuple[int, int] | No
     Takes `a-b`, `a-` and `-n`. A header in another unit or form, or with several ranges, is ignored, as
     the standard allows. Raises Unsatisfiable, for an answer of 416.
     """
-    found = _RANGE.match((header or "").replace(" ", ""))
+    found = _RANGE.fullmatch(header or "")
     if not found or found[1] == found[2] == "":
         return None
     first, last = found[1], found[2]
+    if first == "" and size_bytes == 0 and int(last) > 0:
+        return None  # the last bytes of nothing are all there are, and no Content-Range can say so
     if first == "":
         start, end = max(0, size_bytes - int(last)), size_bytes
     else:

@@ -16,6 +16,9 @@ from shared.kernel.errors import Conflict, NotFound, Permanent, Refused, SpoolEr
 RETRY_AFTER_S = 5  # a dependency that restarts is back within seconds
 
 
+_HTTP_ERRORS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
 class ErrorDetail(Wire):
     """One field of the request, and what is wrong with it."""
 
@@ -52,6 +55,7 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(SpoolError, _answer_spool_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_bug)  # answered, and raised on: the server logs it
 
 
 async def _answer_spool_error(_request: Request, error: Exception) -> JSONResponse:
@@ -87,8 +91,13 @@ async def _answer_invalid_request(_request: Request, error: Exception) -> JSONRe
 async def _answer_http_error(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    name = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    name = _HTTP_ERRORS.get(error.status_code, "http_error")
     return error_answer(error.status_code, name, error.detail, headers=dict(error.headers or {}))
+
+
+async def _answer_bug(_request: Request, _error: Exception) -> JSONResponse:
+    """Say nothing of what happened: it is ours to know."""
+    return error_answer(500, "internal", "something is wrong inside Spool; its log says what")
 
 
 def _field(location: tuple[int | str, ...]) -> str:

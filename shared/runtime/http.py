@@ -44,7 +44,7 @@ def _health_router(readiness: Readiness) -> APIRouter:
 
     @router.get("/ready")
     async def ready() -> JSONResponse:
-        """Answer 200 when bus, database and store are there and work is taken; else 503 with what is missing."""
+        """Answer 200 when bus, database and store are there and work is taken; else 503 and why."""
         problems = await readiness()
         status = 503 if problems else 200
         body = {"status": "not_ready" if problems else "ready", "problems": problems}

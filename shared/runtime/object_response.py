@@ -8,6 +8,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from shared.runtime.byte_range import Unsatisfiable, requested_range
+from shared.runtime.errors import error_answer
 from shared.storage.port import Storage, StoredObject
 
 CACHE_S = 3600  # a finished object never changes under its ETag; callers may ask again after an hour
@@ -26,8 +27,9 @@ async def object_response(request: Request, storage: Storage, key: str, *, conte
         return Response(status_code=304, headers=headers)
     try:
         asked = requested_range(_range_header(request, headers["etag"]), stored.size_bytes)
-    except Unsatisfiable:
-        return Response(status_code=416, headers=headers | {"content-range": f"bytes */{stored.size_bytes}"})
+    except Unsatisfiable as error:
+        size = {"content-range": f"bytes */{stored.size_bytes}"}
+        return error_answer(416, "range_not_satisfiable", str(error), headers=size)
 
     start, end = asked or (0, stored.size_bytes)
     headers["content-length"] = str(end - start)
@@ -47,7 +49,12 @@ async def _stream(storage: Storage, stored: StoredObject, start: int, end: int) 
 
 
 def _range_header(request: Request, etag: str) -> str | None:
-    """Return the Range header, unless If-Range says that the caller holds another version."""
+    """Return the Range header, unless If-Range says that the caller holds another version.
+
+    Only GET has ranges (RFC 9110, section 14.2).
+    """
+    if request.method != "GET":
+        return None
     condition = request.headers.get("if-range")
     return request.headers.get("range") if condition in (None, etag) else None
 
