@@ -1,6 +1,6 @@
 """Every setting of Spool: its variable, its default, and what a value has to look like.
 
-Values come from the environment, or from a `.env` file in the working directory, which the environment overrides.
+Values come from the environment, or from a `.env` file in the working directory; the environment wins.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def split_at_commas(value: object) -> object:
 
 
 class Environment(BaseSettings):
-    """A group of settings. Each field is the variable `SPOOL_` + its name, in a service `SPOOL_CLIPPER_` + its name."""
+    """A group of settings. Each field is the variable `SPOOL_` + its name, in a service `SPOOL_CLIPPER_` + it."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
@@ -43,9 +43,19 @@ class Settings(Environment):
 
     bus: Annotated[str, Field(examples=["amqp://user:password@rabbitmq:5672/", "local:"])] = "local:"
     """Where events come from and go to: `local:`, or `amqp://…` (RabbitMQ; `amqps://` for TLS)."""
-    storage: Annotated[str | None, Field(examples=["s3://bucket/prefix?region=eu-central-1", "file:///var/lib/spool/media"])] = None
-    """Where recordings and clips are: `file:///…` or `s3://bucket/prefix?endpoint=…&region=…`. Default: `media/` in the data directory."""
-    database: Annotated[str | None, Field(examples=["postgresql://user:password@postgres:5432/spool", "sqlite:///var/lib/spool/spool.db"])] = None
+    storage: Annotated[
+        str | None, Field(examples=["s3://bucket/prefix?region=eu-central-1", "file:///var/lib/spool/media"])
+    ] = None
+    """Where recordings and clips are: `file:///…` or `s3://bucket/prefix?endpoint=…&region=…`.
+
+    Default: `media/` in the data directory.
+    """
+    database: Annotated[
+        str | None,
+        Field(
+            examples=["postgresql://user:password@postgres:5432/spool", "sqlite:///var/lib/spool/spool.db"]
+        ),
+    ] = None
     """`sqlite:///…` or `postgresql://…`. Default: `spool.db` in the data directory."""
     data_directory: Path = Path("spool-data")
     """The directory of the embedded default: database, bus, media, key and lock."""
@@ -56,7 +66,9 @@ class Settings(Environment):
     """The port of the HTTP server; 0 takes a free one."""
     public_url: Annotated[str | None, Field(examples=["https://spool.example.org"])] = None
     """How callers reach this server, when that is not `http://host:port`: used in signed URLs."""
-    api_keys: Annotated[tuple[str, ...], NoDecode, Field(examples=["a-long-random-key,another-long-one"])] = ()
+    api_keys: Annotated[
+        tuple[str, ...], NoDecode, Field(examples=["a-long-random-key,another-long-one"])
+    ] = ()
     """Keys that callers may use, separated by commas. Without any, the first start makes one."""
     url: Annotated[str | None, Field(examples=["http://127.0.0.1:8080"])] = None
     """The Spool that the command line talks to. Default: the one that runs on the data directory."""
@@ -83,8 +95,8 @@ class Settings(Environment):
     @field_validator("api_keys")
     @classmethod
     def _keys_are_long(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        if any(len(key) < 16 for key in keys):
-            raise ValueError("every key has at least 16 characters")
+        if any(len(key) < 16 or not key.isascii() for key in keys):
+            raise ValueError("every key has at least 16 characters, all of them ASCII")
         return keys
 
     @field_validator("bus")
@@ -105,7 +117,7 @@ class Settings(Environment):
     @property
     def embedded(self) -> bool:
         """Whether something of this process lives in the data directory, which it then owns alone."""
-        return self.bus == "local:" or (self.database or "sqlite:").startswith("sqlite:")
+        return self.bus.startswith("local:") or (self.database or "sqlite:").startswith("sqlite:")
 
     @property
     def storage_address(self) -> str:
@@ -117,7 +129,7 @@ class Settings(Environment):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings of a process; `overrides` come from the command line and win. Raises SettingsError."""
+    """Read the settings of a process; `overrides`, of the command line, win. Raises SettingsError."""
     return load(Settings, **overrides)
 
 
@@ -130,13 +142,16 @@ def load(group: type[Group], **overrides: Any) -> Group:
         return group(**overrides)
     except ValidationError as error:
         raise SettingsError(_explain(group, error)) from None
+    except UnicodeDecodeError:
+        raise SettingsError("the file .env is not UTF-8", hint="write it again as plain text") from None
 
 
 def _explain(group: type[Environment], error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     name = str(first["loc"][0])
     variable = str(group.model_config["env_prefix"]) + name.upper()
-    return f"{variable}: {first['msg'].removeprefix('Value error, ')}; for example {variable}={_example(group, name)}"
+    wrong = first["msg"].removeprefix("Value error, ")
+    return f"{variable}: {wrong}; for example {variable}={_example(group, name)}"
 
 
 def _example(group: type[Environment], name: str) -> str:
