@@ -50,7 +50,8 @@ class KeyRing:
 
     def accepts(self, shown: str) -> bool:
         digest = hashlib.sha256(shown.encode()).digest()
-        return any([hmac.compare_digest(digest, known) for known in self._digests])
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
 
 
 def shown_key(headers: dict[bytes, bytes]) -> str | None:

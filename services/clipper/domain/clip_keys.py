@@ -1,4 +1,7 @@
-"""Where a clip and its thumbnails are kept: functions of the request, so work done twice finds its own object."""
+"""Where a clip and its thumbnails are kept.
+
+Functions of the request, so that work done twice finds its own object.
+"""
 
 from __future__ import annotations
 
