@@ -1,0 +1,44 @@
+"""Read ranges of one version of one source, and blame the source where it is to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shared.kernel.errors import Conflict, Corrupt, NotFound, Transient
+from shared.media.port import SourceBroken
+from shared.storage.port import Storage, StoredObject
+
+
+@contextmanager
+def blaming(key: str) -> Iterator[None]:
+    """Name the source in what a store raises while it is read after it was found."""
+    try:
+        yield
+    except (Conflict, NotFound) as error:
+        raise Transient(f"the source {key} was replaced while it was read") from error
+    except Corrupt as error:
+        raise SourceBroken(key, f"the source {key} is truncated: {error.message}") from error
+
+
+class RangeReader:
+    """Reads ranges of one version of one object, whole, and counts the bytes."""
+
+    def __init__(self, storage: Storage, stored: StoredObject) -> None:
+        self._storage = storage
+        self.stored = stored
+        self.bytes_read = 0
+
+    async def read(self, start: int, end: int) -> bytes:
+        """Return the bytes of [start, end), which lie inside the object and are few enough to hold.
+
+        Raises SourceBroken when they are not there, Transient when the object was replaced meanwhile.
+        """
+        found = bytearray()
+        stored = self.stored
+        with blaming(stored.key):
+            async with self._storage.read(stored.key, start=start, end=end, if_match=stored.etag) as chunks:
+                async for chunk in chunks:
+                    found += chunk
+        self.bytes_read += len(found)
+        return bytes(found)
