@@ -31,7 +31,7 @@ def split_at_commas(value: object) -> object:
 
 
 class Environment(BaseSettings):
-    """A group of settings. Each field is the variable `SPOOL_` + its name, in a service `SPOOL_CLIPPER_` + it."""
+    """A group of settings. Each field is a variable: `SPOOL_` and its name, of a service `SPOOL_CLIPPER_`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True

@@ -69,7 +69,7 @@ def said_before(last_type: str | None, last_result: bytes | None) -> ClipOutcome
 
 
 def revised(outcome: Outcome, before: ClipOutcome | None) -> Outcome:
-    """Give the outcome its number: the same answer keeps it, and with it its event id; a new one counts up."""
+    """Give the outcome its number: the same answer keeps it, and so its event id; a new one counts up."""
     if before is None:
         return outcome
     same_again = outcome.model_copy(update={"revision": before.revision})
