@@ -27,6 +27,7 @@ class UnfinishedUpload:
     key: str
     upload_id: str
     started_ms: int
+    owner: tuple[int, int] | None = None  # (inbox row, token), where the store itself remembers it
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Storage(Protocol):
         ...
 
     async def unfinished(self, prefix: str = "") -> list[UnfinishedUpload]:
-        """List uploads that were begun and neither completed nor aborted, ours and others', below `prefix`."""
+        """List uploads below `prefix` that were begun and neither completed nor aborted, ours and others'."""
         ...
 
     async def abort(self, upload: UnfinishedUpload) -> None:
@@ -110,7 +111,10 @@ class Storage(Protocol):
         ...
 
     async def check(self) -> None:
-        """Return when the store answers and its bucket or directory is there. Raises Unavailable."""
+        """Return when the store answers and its bucket or directory is there.
+
+        Raises Unavailable, or Refused when the store does not accept who we are.
+        """
         ...
 
     async def close(self) -> None: ...
