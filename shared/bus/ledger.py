@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,10 @@ CREATE TABLE message (
 );
 CREATE INDEX message_in_queue ON message (queue, id);
 """
-_COLUMNS = "id, message_id, content_type, headers, body"
+_ONE = "SELECT id, message_id, content_type, headers, body FROM message WHERE id = ?"
+_NEXT = """
+SELECT id, message_id, content_type, headers, body FROM message WHERE queue = ? AND id > ? ORDER BY id LIMIT ?
+"""
 
 
 class Row(NamedTuple):
@@ -112,13 +116,8 @@ class Ledger:
         """Read up to `at_most` rows: those given back first, they are older, then those after `after`."""
         rows: list[Row] = []
         for row_id in returned[:at_most]:
-            rows += self._rows(f"SELECT {_COLUMNS} FROM message WHERE id = ?", row_id)
-        rows += self._rows(
-            f"SELECT {_COLUMNS} FROM message WHERE queue = ? AND id > ? ORDER BY id LIMIT ?",
-            queue,
-            after,
-            at_most - len(rows),
-        )
+            rows += self._rows(_ONE, row_id)
+        rows += self._rows(_NEXT, queue, after, at_most - len(rows))
         return rows
 
     def forget(self, row_ids: Sequence[int]) -> None:
@@ -128,8 +127,10 @@ class Ledger:
     def shrink(self) -> None:
         """Give one slice of unused pages back to the file system."""
         try:
-            # The statement frees one page per step, so it has to be read to its end.
-            self._connection.execute(f"PRAGMA incremental_vacuum({SLICE_PAGES})").fetchall()
+            # It frees one page per step, and of a statement without columns `execute` makes only one step.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({SLICE_PAGES})")
+            # The file itself gets shorter when the log is written back into it.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self.unused_pages = self._count_unused()
         except sqlite3.Error:
             self.unused_pages = 0  # only tidying: counted anew, and tried again, after the next group
@@ -161,8 +162,9 @@ def _attempt(job: Callable[[], object]) -> object:
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
-    connection = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=5.0)
-    try:
+    with ExitStack() as undo:
+        connection = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=5.0)
+        undo.callback(connection.close)
         # Has to come before the first table; later it would need a VACUUM of the whole file.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -170,9 +172,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchone()
         _migrate(connection)
-    except BaseException:
-        connection.close()
-        raise
+        undo.pop_all()
     return connection
 
 

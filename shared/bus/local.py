@@ -14,6 +14,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -75,12 +76,11 @@ class LocalBus:
         `unrouted` is told the type of each fact that nobody is subscribed to.
         Raises Unavailable, Corrupt when the file is damaged, Conflict when another version wrote it.
         """
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-bus")
-        try:
+        with ExitStack() as undo:
+            thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-bus")
+            undo.callback(thread.shutdown, wait=False)
             ledger = await asyncio.get_running_loop().run_in_executor(thread, Ledger, path)
-        except BaseException:
-            thread.shutdown(wait=False)
-            raise
+            undo.pop_all()
         return cls(ledger, thread, durable=path is not None, unrouted=unrouted or _nobody_counts)
 
     @property
@@ -157,7 +157,7 @@ class LocalBus:
             queue.news.set()
 
     def health(self) -> Health:
-        """Connected for as long as the writer lives."""
+        """Say that it is connected for as long as the writer lives."""
         if self._writer.done() or self._closing:
             return Health(connected=False, consuming=False, reason="the local bus is closed")
         if not self._receiving:

@@ -13,7 +13,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import cast
 
 from aio_pika import RobustConnection
@@ -64,20 +64,15 @@ class RabbitBus:
         `unrouted` is told the type of each fact that nobody is subscribed to.
         Raises Unavailable, Refused when the URL is none, Conflict when the exchange is of another kind.
         """
-        publishing = await connect(url, name="spool publishes")
-        try:
+        async with AsyncExitStack() as undo:
+            publishing = await connect(url, name="spool publishes")
+            undo.push_async_callback(disconnect, publishing)
             receiving = await connect(url, name="spool receives")
-        except BaseException:
-            await disconnect(publishing)
-            raise
-        try:
+            undo.push_async_callback(disconnect, receiving)
             channel = await _open_channel(publishing, confirms=True)
             async with answering("declare the exchange"):
                 publisher = Publisher(await declare_exchange(channel, exchange), unrouted or _nobody_counts)
-        except BaseException:
-            await disconnect(receiving)
-            await disconnect(publishing)
-            raise
+            undo.pop_all()
         return cls(publishing, receiving, publisher, exchange=exchange)
 
     @property
@@ -202,7 +197,7 @@ def _text(value: object) -> str:
     match value:
         case str():
             return value
-        case bytes():
+        case bytes() | bytearray():
             return value.decode(errors="replace")
         case _:
             return json.dumps(value, default=str)

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Collection, Coroutine, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -187,12 +187,11 @@ class Consumer:
             await self._channel.set_qos(prefetch_count=wanted)
             self._prefetch = wanted
         self._attached_after = self._last_tag
-        self._tag = f"spool-{secrets.token_hex(8)}"  # known before the first message can come
-        try:
+        with ExitStack() as undo:
+            undo.callback(setattr, self, "_tag", None)
+            self._tag = f"spool-{secrets.token_hex(8)}"  # known before the first message can come
             await self._queue.consume(self._on_message, consumer_tag=self._tag)
-        except BaseException:
-            self._tag = None
-            raise
+            undo.pop_all()
 
     async def _pause(self) -> None:
         async with self._turn:

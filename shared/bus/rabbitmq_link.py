@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from aio_pika import RobustConnection
 from aio_pika.connection import make_url
@@ -53,12 +53,11 @@ async def connect(url: str, *, name: str) -> RobustConnection:
     if "heartbeat" not in address.query:
         address = address.update_query(heartbeat=HEARTBEAT_S)
     connection = RobustConnection(address, client_properties={"connection_name": name})
-    try:
+    async with AsyncExitStack() as undo:
+        undo.push_async_callback(disconnect, connection)
         async with answering(f"take a connection at {_origin(address)}"):
             await connection.connect(timeout=ANSWER_S)
-    except BaseException:
-        await disconnect(connection)
-        raise
+        undo.pop_all()
     return connection
 
 
