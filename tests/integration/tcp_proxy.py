@@ -1,0 +1,70 @@
+"""A proxy between a client and a real server that can cut, hold and refuse connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+CHUNK_BYTES = 64 * 1024
+
+
+class TcpProxy:
+    """Forwards to one server. Make it with `open_proxy`."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self.port = 0
+
+    async def accept(self) -> None:
+        """Take connections, always at the same port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Take no more connections, and cut those that are open."""
+        if self._server is not None:
+            self._server.close()
+            self.cut()
+            await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """Drop every connection without a goodbye."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+        self._flowing.set()
+
+    def hold(self) -> None:
+        """Forward nothing until the next `cut`: both sides believe the other is there."""
+        self._flowing.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, there_writer}
+        try:
+            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+        finally:
+            self._writers -= {writer, there_writer}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK_BYTES):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def open_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
+    """Open a proxy to a server, and close it at the end."""
+    proxy = TcpProxy(host, port)
+    await proxy.accept()
+    try:
+        yield proxy
+    finally:
+        await proxy.refuse()

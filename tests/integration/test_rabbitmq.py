@@ -1,0 +1,308 @@
+"""What RabbitMQ alone can do to a bus: lose connections, delete queues, bring messages of strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import aio_pika
+import pytest
+import stamina
+from aio_pika.abc import AbstractChannel, AbstractQueue
+from pamqp.common import FieldTable
+
+from shared.bus.message import Delivery, Message, Subscription
+from shared.bus.port import Bus, Unroutable
+from shared.bus.rabbitmq import RabbitBus
+from shared.bus.rabbitmq_topology import DELIVERY_LIMIT
+from shared.kernel.errors import Conflict, Refused, Unavailable
+from tests.integration.tcp_proxy import TcpProxy, open_proxy
+
+SOON_S = 20.0  # for what comes at once, or after a reconnect of a second
+LOOK_AGAIN_S = 0.02
+
+
+@pytest.fixture
+async def channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
+    """Return a stranger's channel, by which tests look and interfere from outside."""
+    async with await aio_pika.connect(amqp_url) as connection:
+        yield await connection.channel()
+
+
+@pytest.fixture
+async def asked(channel: AbstractChannel) -> AsyncIterator[Subscription]:
+    """Return a subscription of a service that no other test uses."""
+    subscription = Subscription(f"test-{uuid4().hex}", "asked", ("clip_requested",), hands=4)
+    yield subscription
+    await channel.queue_delete(subscription.queue)
+    await channel.queue_delete(f"{subscription.service}.dead")
+    await channel.exchange_delete(subscription.service)
+    await channel.exchange_delete(f"{subscription.service}.dead")
+
+
+@pytest.fixture
+async def proxy(amqp_url: str) -> AsyncIterator[TcpProxy]:
+    address = urlsplit(amqp_url)
+    async with open_proxy(address.hostname or "", address.port or 5672) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def bus(amqp_url: str, proxy: TcpProxy, asked: Subscription) -> AsyncIterator[RabbitBus]:
+    """Return a bus behind the proxy, with the subscription declared."""
+    bus = await RabbitBus.open(behind(proxy, amqp_url), exchange=asked.service)
+    await bus.declare([asked])
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def full_queue(
+    bus: RabbitBus, channel: AbstractChannel, asked: Subscription
+) -> AsyncIterator[AbstractQueue]:
+    """Return a queue that wants the same messages, and has no room for another one."""
+    arguments: FieldTable = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    queue = await channel.declare_queue(f"{asked.service}.full", durable=True, arguments=arguments)
+    await queue.bind(asked.service, "clip_requested")
+    await bus.publish([command("first")])
+    await bus.acknowledge([await receive_one(bus, asked)])
+    yield queue
+    await channel.queue_delete(queue.name)
+
+
+def behind(proxy: TcpProxy, url: str) -> str:
+    address = urlsplit(url)
+    credentials = address.netloc.rpartition("@")[0]
+    return address._replace(netloc=f"{credentials}@127.0.0.1:{proxy.port}").geturl()
+
+
+def command(message_id: str) -> Message:
+    return Message(message_id, "clip_requested", b"{}", "application/json", mandatory=True)
+
+
+async def receive_one(bus: Bus, subscription: Subscription) -> Delivery:
+    (delivery,) = await bus.receive(subscription, at_most=1, wait_s=SOON_S)
+    return delivery
+
+
+async def reconnected(bus: Bus) -> None:
+    await until(lambda: bus.health().connected and bus.health().consuming)
+
+
+async def disconnected(bus: Bus) -> None:
+    await until(lambda: not bus.health().connected)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not holds():  # noqa: ASYNC110 - health is a reading: no event tells that it has changed
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+
+async def test_after_a_cut_the_bus_reconnects_and_what_was_taken_comes_again(
+    bus: RabbitBus, proxy: TcpProxy, asked: Subscription
+) -> None:
+    await bus.publish([command("taken"), command("waiting")])
+    lost = await receive_one(bus, asked)
+    proxy.cut()
+    await disconnected(bus)
+    await bus.acknowledge([lost])
+    await reconnected(bus)
+    await bus.acknowledge([lost])  # its number may mean another message on the new channel
+    await bus.publish([command("published after")])
+    arrived: list[tuple[str | None, bool]] = []
+    while len(arrived) < 3:
+        delivery = await receive_one(bus, asked)
+        arrived.append((delivery.message_id, delivery.redelivered))
+        await bus.acknowledge([delivery])
+
+    assert lost.message_id == "taken"
+    assert ("taken", True) in arrived
+    assert {message_id for message_id, _ in arrived} == {"taken", "waiting", "published after"}
+
+
+async def test_a_receiver_that_waits_through_a_cut_gets_what_comes_after_it(
+    bus: RabbitBus, proxy: TcpProxy, asked: Subscription
+) -> None:
+    await bus.receive(asked, at_most=1, wait_s=0)
+    waiting = asyncio.create_task(receive_one(bus, asked))
+    proxy.cut()
+    await disconnected(bus)
+    await reconnected(bus)
+    await bus.publish([command("a")])
+
+    assert (await waiting).message_id == "a"
+
+
+async def test_while_the_broker_is_away_the_bus_says_so_and_publishing_fails_at_once(
+    bus: RabbitBus, proxy: TcpProxy, asked: Subscription
+) -> None:
+    await proxy.refuse()
+    await disconnected(bus)
+
+    assert "no connection to RabbitMQ" in bus.health().reason
+    with pytest.raises(Unavailable):
+        await bus.publish([command("a")])
+
+    await proxy.accept()
+    await reconnected(bus)
+    await bus.publish([command("b")])
+
+    assert (await receive_one(bus, asked)).message_id == "b"
+
+
+async def test_a_confirm_that_never_comes_is_unavailable_and_no_cancellation(
+    bus: RabbitBus, proxy: TcpProxy
+) -> None:
+    proxy.hold()
+    publishing = asyncio.create_task(bus.publish([command(f"{number}") for number in range(3)]))
+    await asyncio.sleep(LOOK_AGAIN_S)
+    proxy.cut()
+
+    with pytest.raises(Unavailable):
+        await publishing
+
+
+async def test_a_message_that_is_refused_for_now_is_published_again(
+    bus: RabbitBus, full_queue: AbstractQueue, asked: Subscription
+) -> None:
+    publishing = asyncio.create_task(bus.publish([command("second")]))
+    await receive_one(bus, asked)  # the other queue has kept it, so this one has refused it
+    await full_queue.purge()
+    await publishing
+    message = await full_queue.get()
+
+    assert message.message_id == "second"
+
+
+async def test_a_message_that_is_refused_for_long_is_unavailable(
+    bus: RabbitBus, full_queue: AbstractQueue
+) -> None:
+    with pytest.raises(Unavailable, match="confirm"):
+        await bus.publish([command("second")])
+
+
+async def test_a_bus_is_closed_in_time_while_the_broker_is_away(bus: RabbitBus, proxy: TcpProxy) -> None:
+    await proxy.refuse()
+    await disconnected(bus)
+    async with asyncio.timeout(SOON_S):
+        await bus.close()
+
+    assert not bus.health().connected
+
+
+async def test_a_strangers_bare_message_arrives(
+    bus: RabbitBus, channel: AbstractChannel, asked: Subscription
+) -> None:
+    headers: FieldTable = {
+        "number": 7,
+        "bytes": bytearray(b"\xff!"),
+        "table": {"deep": [1, "two"]},
+        "nothing": None,
+        "text": "é",
+    }
+    await channel.default_exchange.publish(aio_pika.Message(b"{'cameraId': 1}", headers=headers), asked.queue)
+    delivery = await receive_one(bus, asked)
+
+    assert delivery.body == b"{'cameraId': 1}"
+    assert delivery.headers["number"] == "7"
+    assert delivery.headers["table"] == '{"deep": [1, "two"]}'
+    assert delivery.headers["bytes"] == "\N{REPLACEMENT CHARACTER}!"
+    assert delivery.headers["text"] == "é"
+    assert all(isinstance(value, str) for value in delivery.headers.values())
+
+
+async def test_a_queue_deleted_under_its_receiver_is_made_again(
+    bus: RabbitBus, channel: AbstractChannel, asked: Subscription
+) -> None:
+    waiting = asyncio.create_task(bus.receive(asked, at_most=1, wait_s=SOON_S))
+    await bus.receive(asked, at_most=1, wait_s=0)
+    await channel.queue_delete(asked.queue)
+    async for attempt in stamina.retry_context(on=Unroutable, attempts=None, timeout=SOON_S, wait_max=0.1):
+        with attempt:
+            await bus.publish([command("a")])
+
+    assert [delivery.message_id for delivery in await waiting] == ["a"]
+
+
+async def test_what_the_broker_gives_up_is_received_from_the_dead_letters(
+    bus: RabbitBus, asked: Subscription
+) -> None:
+    dead = Subscription(asked.service, "dead", (), hands=1)
+    await bus.declare([dead])
+    await bus.publish([command("poison")])
+    for _ in range(DELIVERY_LIMIT + 1):
+        await bus.give_back([await receive_one(bus, asked)])
+    delivery = await receive_one(bus, dead)
+
+    assert (delivery.message_id, delivery.queue) == ("poison", dead.queue)
+    assert asked.queue in delivery.headers["x-death"]
+
+
+async def test_nothing_waits_unacknowledged_where_all_hands_are_full(
+    bus: RabbitBus, amqp_url: str, asked: Subscription
+) -> None:
+    await bus.publish([command("first"), command("second")])
+    first = await receive_one(bus, asked)
+    await bus.acknowledge([first])
+    other = await RabbitBus.open(amqp_url, exchange=asked.service)
+    await other.declare([asked])
+    second = await receive_one(other, asked)
+    await other.close()
+
+    assert (second.message_id, second.redelivered) == ("second", False)
+
+
+async def test_what_was_prefetched_goes_to_others_when_nobody_asks_for_it(
+    bus: RabbitBus, amqp_url: str, asked: Subscription
+) -> None:
+    await bus.receive(asked, at_most=4, wait_s=0)
+    await bus.publish([command("a")])
+    other = await RabbitBus.open(amqp_url, exchange=asked.service)
+    await other.declare([asked])
+    delivery = await receive_one(other, asked)
+    await other.close()
+
+    assert delivery.message_id == "a"
+    assert bus.health().consuming
+
+
+async def test_a_queue_with_other_properties_is_a_conflict_and_the_bus_goes_on(
+    bus: RabbitBus, channel: AbstractChannel, asked: Subscription
+) -> None:
+    told = Subscription(asked.service, "told", ("clip_failed",))
+    await channel.declare_queue(told.queue, durable=True)
+    with pytest.raises(Conflict, match=told.queue):
+        await bus.declare([told])
+    await channel.queue_delete(told.queue)
+    await bus.declare([told])
+    await channel.queue_delete(told.queue)
+
+    assert bus.health().connected
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        pytest.param("amqp://spool:hush-hush@127.0.0.1:1/", Unavailable, id="nobody-listens"),
+        pytest.param("amqp://spool:hush-hush@127.0.0.1:port/", Refused, id="no-url"),
+    ],
+)
+async def test_a_bus_that_cannot_be_reached_says_so_without_the_password(
+    url: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error) as caught:
+        await RabbitBus.open(url)
+
+    assert "hush-hush" not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"
+
+
+async def test_a_wrong_password_is_refused_in_time_and_not_repeated(amqp_url: str) -> None:
+    address = urlsplit(amqp_url)
+    wrong = address._replace(netloc=f"spool:hush-hush@{address.hostname}:{address.port}").geturl()
+    with pytest.raises(Unavailable) as caught:
+        await RabbitBus.open(wrong)
+
+    assert "hush-hush" not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"

@@ -1,0 +1,89 @@
+"""What only the local bus does: it shares commits, tidies its file, and survives cancelled callers."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.bus.local import MAX_GROUP, LocalBus
+from shared.bus.message import Message, Subscription
+from shared.kernel.errors import Unavailable
+
+ASKED = Subscription("clipper", "asked", ("clip_requested",), hands=1000)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bus.db"
+
+
+@pytest.fixture
+async def bus(path: Path) -> AsyncIterator[LocalBus]:
+    bus = await LocalBus.open(path)
+    await bus.declare([ASKED])
+    yield bus
+    await bus.close()
+
+
+def command(message_id: str, body: bytes = b"{}") -> Message:
+    return Message(message_id, "clip_requested", body, "application/json", mandatory=True)
+
+
+async def test_publishers_that_come_together_are_all_confirmed_in_their_order(bus: LocalBus) -> None:
+    count = 3 * MAX_GROUP
+    await asyncio.gather(*(bus.publish([command(f"{number}")]) for number in range(count)))
+    deliveries = await bus.receive(ASKED, at_most=count, wait_s=0)
+
+    assert [delivery.message_id for delivery in deliveries] == [f"{number}" for number in range(count)]
+
+
+async def test_a_publisher_that_is_cancelled_wakes_the_receiver_all_the_same(bus: LocalBus) -> None:
+    receiving = asyncio.create_task(bus.receive(ASKED, at_most=1, wait_s=30))
+    publishing = asyncio.create_task(bus.publish([command("a")]))
+    await asyncio.sleep(0)
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+
+    assert [delivery.message_id for delivery in await receiving] == ["a"]
+
+
+async def test_the_file_shrinks_while_nothing_else_is_to_be_done(bus: LocalBus, path: Path) -> None:
+    await bus.publish([command(f"{number}", bytes(100_000)) for number in range(200)])
+    deliveries = await bus.receive(ASKED, at_most=200, wait_s=0)
+    await bus.acknowledge(deliveries)
+    async with asyncio.timeout(30):
+        while path.stat().st_size > 20_000_000 // 3:
+            await bus.receive(ASKED, at_most=1, wait_s=0.01)
+
+
+async def test_jobs_that_wait_when_the_bus_closes_are_finished(path: Path) -> None:
+    bus = await LocalBus.open(path)
+    await bus.declare([ASKED])
+    publishing = [asyncio.create_task(bus.publish([command(f"{number}")])) for number in range(50)]
+    await asyncio.sleep(0)
+    await bus.close()
+    await asyncio.gather(*publishing)
+    with sqlite3.connect(path) as file:
+        (count,) = file.execute("SELECT count(*) FROM message").fetchone()
+    file.close()
+
+    assert count == 50
+
+
+async def test_a_failed_acknowledgement_can_be_repeated(bus: LocalBus, path: Path) -> None:
+    await bus.publish([command("a")])
+    deliveries = await bus.receive(ASKED, at_most=1, wait_s=0)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # a backup that takes too long
+    with pytest.raises(Unavailable, match="locked"):
+        await bus.acknowledge(deliveries)
+    other.execute("ROLLBACK")
+    await bus.acknowledge(deliveries)
+    (count,) = other.execute("SELECT count(*) FROM message").fetchone()
+    other.close()
+
+    assert count == 0
