@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 PROGRESS_FD = 3
 FIRST_OUTPUT_FD = 4
@@ -21,6 +22,9 @@ PREFIX = (
 
 # A decode that proves something fails at the first thing wrong, instead of concealing it as a player does.
 _STRICT = ("-xerror", "-err_detect", "explode+crccheck+bitstream+buffer")
+# Packets as they are stored, from wherever the reading starts. V is a picture that moves: no cover art.
+_PACKETS = ("-map", "0:V:0?", "-map", "0:a:0?", "-c", "copy", "-copyinkf", "-copypriorss", "1")
+SQUARE_PIXELS = "scale=iw*sar:ih,setsar=1"
 
 
 def output_pipe(index: int) -> str:
@@ -60,6 +64,23 @@ def served(url: str, demuxer: str, *options: str) -> Input:
     return Input(url, demuxer, "http,tcp", options)
 
 
+def window(from_s: Fraction | None, length_s: Fraction) -> tuple[str, ...]:
+    """Return the input options that read [from_s, from_s + length_s) of a source, and what leads to it.
+
+    Times are the source's own, and stay so. Reading starts at a key frame before `from_s`, wherever the
+    demuxer finds one; None reads from the beginning.
+    """
+    if from_s is None:
+        return ("-copyts", "-t", seconds(length_s))
+    seek = ("-noaccurate_seek", "-seek_timestamp", "1", "-ss", seconds(from_s))
+    return ("-copyts", *seek, "-t", seconds(length_s))
+
+
+def seconds(value: Fraction) -> str:
+    """Write seconds with microseconds, the finest that ffmpeg's options take."""
+    return f"{float(value):.6f}"
+
+
 def decode_h264() -> tuple[str, ...]:
     """Decode Annex B from descriptor 0 and fail at the first error; the report of progress counts frames."""
     source = piped("h264", *_STRICT[1:])
@@ -71,8 +92,23 @@ def decode_mp4() -> tuple[str, ...]:
     source = opened("mov", *_STRICT[1:])
     maps = ("-map", "0:v:0?", "-map", "0:a:0?", "-fps_mode", "passthrough")
     # The log needs counts, not pixels: no picture is copied or converted.
-    codecs = ("-c:v", "wrapped_avframe", "-c:a", "pcm_s16le")
+    codecs = ("-c:v", "wrapped_avframe", "-enc_time_base:v", "demux", "-c:a", "pcm_s16le")
     return (_STRICT[0], *source.arguments(), *maps, *codecs, "-f", "framecrc", output_pipe(0))
+
+
+def list_packets(source: Input, *, describe: bool = False) -> tuple[str, ...]:
+    """List every packet of a source's picture and sound on output pipe 0, without decoding any.
+
+    `describe` also writes what the container says of its duration to stderr.
+    """
+    loudness = ("-loglevel", "info") if describe else ()
+    return (*loudness, *source.arguments(), *_PACKETS, "-f", "framecrc", output_pipe(0))
+
+
+def measure_picture(source: Input) -> tuple[str, ...]:
+    """Decode one picture; its size as it is shown (rotated, square pixels) is on output pipe 0."""
+    shown = ("-map", "0:V:0", "-frames:v", "1", "-vf", SQUARE_PIXELS)
+    return (*source.arguments(), *shown, "-c:v", "wrapped_avframe", "-f", "framecrc", output_pipe(0))
 
 
 def draw_pictures(frame_index: int, widths: Sequence[int]) -> tuple[str, ...]:
@@ -96,3 +132,117 @@ def _draw(index: int, width: int) -> str:
     # JPEG is full range, and -1 keeps the aspect without asking for an even height.
     size = f"scale=w=min({width}\\,iw):h=-1:flags=lanczos:out_range=full"
     return f"[b{index}]{size},setsar=1,format=yuv420p[p{index}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the output of `encode`: what of which input is shown, in the input's own time."""
+
+    source: Input
+    start_s: Fraction
+    duration_ms: int
+    pictures: bool
+    sound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The picture size of a whole clip, both even. Smaller and differently shaped pictures get black bars."""
+
+    width: int
+    height: int
+
+
+TICKS_PER_MS = 90  # of the clip's pictures: 90 kHz holds every usual frame rate and every millisecond
+SAMPLES_PER_MS = 48  # of the clip's sound
+# Times are compared with this much mercy: start times are known to a microsecond, and two different
+# presentation times are further apart in every usual time base.
+_MERCY_S = Fraction(1, 1_000_000)
+# `concat` guesses when the pictures of a piece end, from their mean duration, and would delay what follows
+# when its guess is later than the end of the sound. So pictures come to it as long before zero as no clip
+# lasts; the end of the sound, which is exact to the sample, decides; and afterwards they are put back.
+_ASIDE_S = 1_000_000
+
+
+def encode(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool, path: str) -> tuple[str, ...]:
+    """Join pieces into a progressive MP4 of H.264 (if there is a `frame`) and AAC (if there is `sound`).
+
+    Every frame whose presentation time lies in its piece is kept with its own time, none is added or
+    dropped. A piece without pictures is one black frame, one without sound is silent.
+    """
+    assert frame is not None or sound  # else there is nothing to make
+    arguments = [word for piece in pieces for word in piece.source.arguments()]
+    arguments += [
+        "-filter_complex_threads",
+        str(THREADS),
+        "-filter_complex",
+        _graph(pieces, frame, sound=sound),
+    ]
+    if frame is not None:
+        arguments += ["-map", "[v]", *_H264]
+    if sound:
+        arguments += ["-map", "[a]", *_AAC]
+    # Nothing of what the sources say of themselves is passed on.
+    anonymous = ("-map_metadata", "-1", "-map_chapters", "-1")
+    return (*arguments, *anonymous, "-movflags", "+faststart", "-f", "mp4", "-y", f"file:{path}")
+
+
+_H264 = (
+    # Passthrough and a time base of our own: no frame is repeated or dropped to please a frame rate.
+    *("-fps_mode", "passthrough", "-enc_time_base:v", f"1:{TICKS_PER_MS * 1000}"),
+    *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-threads", str(THREADS)),
+    # A key frame each two seconds of time: a player seeks there, and the next clip is cut there.
+    *("-force_key_frames", "expr:gte(t,n_forced*2)", "-forced-idr", "1"),
+    *("-video_track_timescale", str(TICKS_PER_MS * 1000)),
+)
+_AAC = ("-c:a", "aac", "-b:a", "160k")
+
+
+def _graph(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool) -> str:
+    chains, labels = [], ""
+    for index, piece in enumerate(pieces):
+        if frame is not None:
+            chains.append(_pictures(index, piece, frame) + f"[v{index}]")
+            labels += f"[v{index}]"
+        chains.append(_sound(index, piece) + f"[a{index}]")
+        labels += f"[a{index}]"
+    outputs = "[va][aa]" if frame is not None else "[aa]"
+    chains.append(f"{labels}concat=n={len(pieces)}:v={int(frame is not None)}:a=1{outputs}")
+    if frame is not None:
+        chains.append(f"[va]settb=AVTB,setpts=PTS+{_ASIDE_S * 1_000_000}[v]")
+    # Even a clip without sound is timed by its silence.
+    chains.append("[aa]anull[a]" if sound else "[aa]anullsink")
+    return ";".join(chains)
+
+
+def _pictures(index: int, piece: Piece, frame: Frame) -> str:
+    time_base = f"settb=1/{TICKS_PER_MS * 1000}"
+    aside = _ASIDE_S * TICKS_PER_MS * 1000
+    if not piece.pictures:
+        black = f"color=black:size={frame.width}x{frame.height}:rate=1,trim=end_frame=1"
+        return f"{black},{time_base},setpts=PTS-{aside},format=yuv420p,setsar=1"
+    start = piece.start_s - _MERCY_S
+    end = start + Fraction(piece.duration_ms, 1000)
+    chosen = f"select='gte(t,{float(start):.7f})*lt(t,{float(end):.7f})'"
+    zero = round(piece.start_s * TICKS_PER_MS * 1000) + aside
+    return f"[{index}:V:0]{time_base},{chosen},setpts=PTS-{zero},{_fitted(frame)}"
+
+
+def _fitted(frame: Frame) -> str:
+    """Scale into the frame, keep the shape of things, centre between black bars."""
+    inside = "force_original_aspect_ratio=decrease:force_divisible_by=2:reset_sar=1"
+    scaled = f"scale={frame.width}:{frame.height}:{inside}:out_range=limited"
+    return f"{scaled},pad={frame.width}:{frame.height}:-1:-1,format=yuv420p,setsar=1"
+
+
+def _sound(index: int, piece: Piece) -> str:
+    rate_hz = SAMPLES_PER_MS * 1000
+    samples = piece.duration_ms * SAMPLES_PER_MS
+    if not piece.sound:
+        return f"anullsrc=r={rate_hz}:cl=stereo,aformat=sample_fmts=fltp,atrim=end_sample={samples}"
+    stereo = f"aresample={rate_hz}:async=1,aformat=sample_fmts=fltp:channel_layouts=stereo"
+    # Sound before the piece is cut off, then gaps at its start and its end are filled with silence.
+    first = round(piece.start_s * rate_hz)
+    cut = f"atrim=start_pts={first}:end_pts={first + samples},asetpts=PTS-{first}"
+    filled = f"aresample=async=1:first_pts=0,apad=whole_len={samples},atrim=end_sample={samples}"
+    return f"[{index}:a:0]{stereo},{cut},{filled}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +55,16 @@ async def decode_file(ffmpeg: Ffmpeg, path: Path, *, limits: Limits = WHOLE_LIMI
     def count(entry: Entry) -> None:
         counts[entry.stream.kind] += 1 if entry.stream.kind == "video" else entry.duration
 
+    await decode_each(ffmpeg, path, count, limits=limits)
+    return DecodedCounts(video_frames=counts["video"], audio_samples=counts["audio"])
+
+
+async def decode_each(
+    ffmpeg: Ffmpeg, path: Path, on_entry: Callable[[Entry], None], *, limits: Limits = WHOLE_LIMITS
+) -> None:
+    """Decode a whole local MP4; `on_entry` takes each frame and block of sound. Raises as `decode_h264`."""
+    log = FrameLog(on_entry)
     with path.open("rb") as opened:
-        ended = await ffmpeg.run(
-            "decode", commands.decode_mp4(), limits=limits, stdin=opened, sinks=(FrameLog(count),)
-        )
+        ended = await ffmpeg.run("decode", commands.decode_mp4(), limits=limits, stdin=opened, sinks=(log,))
     if error := diagnose(ended, what="Decoding the result"):
         raise error
-    return DecodedCounts(video_frames=counts["video"], audio_samples=counts["audio"])

@@ -100,6 +100,10 @@ def diagnose(ended: Ended, *, what: str) -> SpoolError | None:
         return Transient(f"{what} took longer than an ffmpeg may take")
     if ended.code == 0:
         return None
+    return _by_code(ended, what) or _by_words(ended.stderr, what)
+
+
+def _by_code(ended: Ended, what: str) -> SpoolError | None:
     if ended.code in _CRASHES:
         name = signal.Signals(-ended.code).name
         return Corrupt(f"{what}: ffmpeg crashed on the input ({name})")
@@ -113,7 +117,7 @@ def diagnose(ended: Ended, *, what: str) -> SpoolError | None:
         )
     if ended.code == LAUNCHER_EXIT:
         return Bug(f"{what}: ffmpeg could not be started: {_quoted(ended.stderr)}")
-    return _by_words(ended.stderr, what)
+    return None
 
 
 def _by_words(stderr: str, what: str) -> SpoolError:

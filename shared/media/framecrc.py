@@ -1,4 +1,4 @@
-"""Read ffmpeg's `framecrc` output: one line per packet or frame, as numbers, with no text from the file in it.
+"""Read ffmpeg's `framecrc` output: one line per packet or frame, as numbers, with no word of the file's own.
 
 What a source says of itself (titles, languages, handler names) never appears in this format, so nothing
 in a hostile file can pretend to be a line of it.
@@ -98,7 +98,9 @@ class FrameLog:
     def _entry(self, line: str) -> Entry:
         fields = [field.strip() for field in line.split(",")]
         index, _dts, pts, duration, size = fields[:5]
-        flags = next((int(field[2:], 16) for field in fields[6:] if field.startswith("F=")), _KEY)
+        flags = next(
+            (int(field.removeprefix("F="), 0) for field in fields[6:] if field.startswith("F=")), _KEY
+        )
         return Entry(
             self.streams.setdefault(int(index), Stream()),
             int(index),

@@ -1,0 +1,168 @@
+"""Serve given objects of a store to one ffmpeg over HTTP on 127.0.0.1, so that it can seek in them.
+
+ffmpeg could open an `s3://` object only with our credentials, and an URL only with a socket of its own. So it
+sees nothing but this server: a port of its own for each transcode, unguessable paths, exactly the objects
+that were shared. When the store fails, the connection is cut and the failure kept: ffmpeg takes a source
+that ends half-way for a short one and exits with 0, so whoever ran it asks `raise_failure` first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import socket
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from shared.kernel.errors import SpoolError
+from shared.storage.port import Storage, StoredObject
+
+REQUEST_BYTES = 8 * 1024  # ffmpeg's requests have some 200
+REQUEST_S = 10.0  # from connecting to the end of the request
+CONNECTIONS = 256  # at once: one per input, and some that ffmpeg is about to close
+# What is read from the store at once, and held: a little after each seek, more when it reads on. It is read
+# completely before it is sent, since ffmpeg may pause for minutes, which no store's connection survives.
+FIRST_WINDOW_BYTES = 256 * 1024
+LAST_WINDOW_BYTES = 2 * 1024 * 1024
+SEND_BUFFER_BYTES = 128 * 1024  # else the kernel takes megabytes that ffmpeg never reads
+
+_RANGE = re.compile(r"^bytes=(\d{1,18})-(\d{0,18})$")
+
+
+class _Refused(Exception):
+    """The request is answered with this status and nothing else."""
+
+    def __init__(self, status: str) -> None:
+        self.status = status
+        super().__init__(status)
+
+
+class Loopback:
+    """The server. Use it as an async context: it ends, with all its connections, when the context does."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._objects: dict[str, StoredObject] = {}
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._failure: SpoolError | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=REQUEST_BYTES)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None  # entered
+        self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def share(self, stored: StoredObject) -> str:
+        """Serve an object as it is now, and return its URL."""
+        assert self._server is not None  # entered
+        port = self._server.sockets[0].getsockname()[1]
+        path = f"/{secrets.token_urlsafe(32)}"
+        self._objects[path] = stored
+        return f"http://127.0.0.1:{port}{path}"
+
+    def raise_failure(self) -> None:
+        """Raise what the store raised while an ffmpeg read from it, once."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected: socket.socket = writer.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        if len(self._connections) >= CONNECTIONS:
+            writer.transport.abort()
+            return
+        connection = asyncio.create_task(self._answer(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            # ffmpeg closes a connection in the middle whenever it seeks.
+            with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+                await self._respond(reader, writer)
+        except SpoolError as failure:
+            self._failure = self._failure or failure
+        finally:
+            # What was cut short must not look like the end of the object.
+            if not writer.is_closing():
+                writer.transport.abort()
+
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+            stored, start, end = self._wanted(head.decode("latin-1"))
+        except asyncio.LimitOverrunError:
+            await _send_head(writer, "431 Request Header Fields Too Large", "Content-Length: 0")
+        except _Refused as refused:
+            await _send_head(writer, refused.status, "Content-Length: 0")
+        else:
+            await self._send(writer, stored, start, end)
+        await _finish(writer)
+
+    def _wanted(self, head: str) -> tuple[StoredObject, int, int]:
+        """Return the object of a request, and which bytes of it."""
+        request, *lines = head.split("\r\n")
+        method, _, rest = request.partition(" ")
+        if method != "GET":
+            raise _Refused("405 Method Not Allowed")
+        stored = self._objects.get(rest.partition(" ")[0])
+        if stored is None:
+            raise _Refused("404 Not Found")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        start, end = _range(fields.get("range"), stored.size_bytes)
+        return stored, start, end
+
+    async def _send(self, writer: asyncio.StreamWriter, stored: StoredObject, start: int, end: int) -> None:
+        size_bytes = stored.size_bytes
+        span = f"Content-Range: bytes {start}-{end - 1}/{size_bytes}"
+        await _send_head(writer, "206 Partial Content", f"Content-Length: {end - start}", span)
+        window_bytes = FIRST_WINDOW_BYTES
+        while start < end:
+            stop = min(end, start + window_bytes)
+            writer.write(await self._read(stored, start, stop))
+            await writer.drain()
+            start, window_bytes = stop, min(2 * window_bytes, LAST_WINDOW_BYTES)
+
+    async def _read(self, stored: StoredObject, start: int, end: int) -> bytes:
+        reading = self._storage.read(stored.key, start=start, end=end, if_match=stored.etag)
+        async with reading as chunks:
+            return b"".join([chunk async for chunk in chunks])
+
+
+def _range(field: str | None, size_bytes: int) -> tuple[int, int]:
+    """Return [start, end) of a Range field: `a-` and `a-b` are all that ffmpeg asks for."""
+    if field is None:
+        field = "bytes=0-"
+    match = _RANGE.match(field)
+    if match is None:
+        raise _Refused("400 Bad Request")
+    start = int(match[1])
+    end = min(int(match[2]) + 1, size_bytes) if match[2] else size_bytes
+    if start >= end:
+        raise _Refused("416 Range Not Satisfiable")
+    return start, end
+
+
+async def _send_head(writer: asyncio.StreamWriter, status: str, *fields: str) -> None:
+    lines = (f"HTTP/1.1 {status}", *fields, "Accept-Ranges: bytes", "Connection: close", "", "")
+    writer.write("\r\n".join(lines).encode("latin-1"))
+    await writer.drain()
+
+
+async def _finish(writer: asyncio.StreamWriter) -> None:
+    """Send what is buffered and close in good order."""
+    writer.close()
+    await writer.wait_closed()
