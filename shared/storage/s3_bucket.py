@@ -1,0 +1,212 @@
+"""The requests that Spool sends to one bucket: bounded, repeated where that is safe, errors told as ours."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import stamina
+
+from shared.kernel.errors import NotFound, Unavailable
+from shared.storage.port import WriteOptions
+from shared.storage.s3_address import S3Address
+from shared.storage.s3_errors import S3_FAILURES, UploadGone, told_s3, was_heard
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_s3.type_defs import (
+        CompletedPartTypeDef,
+        CompleteMultipartUploadRequestTypeDef,
+        DeleteObjectRequestTypeDef,
+        GetObjectOutputTypeDef,
+        GetObjectRequestTypeDef,
+        HeadObjectOutputTypeDef,
+        ListPartsRequestTypeDef,
+        PutObjectRequestTypeDef,
+    )
+
+T = TypeVar("T")
+
+_ABORTS = 3  # a part that was on its way when the upload was aborted may still arrive and lie there
+
+
+@dataclass(frozen=True, slots=True)
+class S3Limits:
+    """How long the store waits for its server, and how often it asks again."""
+
+    connect_s: float = 5.0
+    read_s: float = (
+        30.0  # without a single byte; also what a large Complete may take before it is asked again
+    )
+    attempts: int = 5
+    wait_s: float = 0.2  # before the second attempt; doubled each time, with jitter
+    wait_max_s: float = 5.0
+    connections: int = 64
+    page_keys: int = 1000  # S3's own limit for one page of a list
+
+
+class Bucket:
+    """A bucket and the prefix below which a store lives. Keys are those of the port."""
+
+    def __init__(self, client: S3Client, address: S3Address, limits: S3Limits) -> None:
+        """Take a client that is open and does not repeat requests by itself."""
+        self.client = client
+        self.name = address.bucket
+        self.prefix = address.prefix
+        self.limits = limits
+
+    async def head(self, key: str) -> HeadObjectOutputTypeDef:
+        """Describe an object. Raises NotFound."""
+        return await self.repeated(key, lambda: self._head(key))
+
+    async def get(self, key: str, byte_range: str | None, if_match: str | None) -> GetObjectOutputTypeDef:
+        """Begin to receive an object; `byte_range` is a Range header. Raises NotFound, Conflict, Refused."""
+        wanted: GetObjectRequestTypeDef = {"Bucket": self.name, "Key": self.prefix + key}
+        if byte_range is not None:
+            wanted["Range"] = byte_range
+        if if_match is not None:
+            wanted["IfMatch"] = if_match
+        return await self.repeated(key, lambda: self.client.get_object(**wanted))
+
+    async def put(
+        self, key: str, body: io.BytesIO, *, checksum: str, metadata: dict[str, str], options: WriteOptions
+    ) -> None:
+        """Store a small object in one request. Raises Conflict, NotFound."""
+        wanted: PutObjectRequestTypeDef = {
+            "Bucket": self.name,
+            "Key": self.prefix + key,
+            "ContentType": options.content_type,
+            "Metadata": metadata,
+            "ChecksumCRC32": checksum,
+            "Body": body,
+        }
+        if options.if_absent:
+            wanted["IfNoneMatch"] = "*"
+        if options.if_match is not None:
+            wanted["IfMatch"] = options.if_match
+
+        def request() -> Awaitable[object]:
+            body.seek(0)
+            return self.client.put_object(**wanted)
+
+        await self.repeated(key, request)
+
+    async def create_upload(self, key: str, *, metadata: dict[str, str], options: WriteOptions) -> str:
+        """Create a multipart upload and return its id."""
+        # Sent again only after an answer that it failed: behind a lost answer may be an upload.
+        answer = await self.repeated(
+            key,
+            lambda: self.client.create_multipart_upload(
+                Bucket=self.name,
+                Key=self.prefix + key,
+                ContentType=options.content_type,
+                Metadata=metadata,
+                ChecksumAlgorithm="CRC32",  # at Create already: versitygw refuses it at Complete otherwise
+            ),
+            when=lambda error: is_passing(error) and was_heard(error),
+        )
+        return answer["UploadId"]
+
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: io.BytesIO, checksum: str
+    ) -> CompletedPartTypeDef:
+        """Send one part. Raises Unavailable when the upload was aborted by somebody."""
+        answer = await self.repeated(
+            key,
+            lambda: self.client.upload_part(
+                Bucket=self.name,
+                Key=self.prefix + key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=_rewound(body),
+                ChecksumCRC32=checksum,
+            ),
+        )
+        return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
+
+    async def complete_upload(
+        self, key: str, upload_id: str, parts: Sequence[CompletedPartTypeDef], options: WriteOptions
+    ) -> None:
+        """Make the parts one object. Raises Conflict, NotFound; Unavailable also when it may have worked."""
+        wanted: CompleteMultipartUploadRequestTypeDef = {
+            "Bucket": self.name,
+            "Key": self.prefix + key,
+            "UploadId": upload_id,
+            "MultipartUpload": {"Parts": parts},
+        }
+        if options.if_absent:
+            wanted["IfNoneMatch"] = "*"
+        if options.if_match is not None:
+            wanted["IfMatch"] = options.if_match
+        await self.repeated(key, lambda: self.client.complete_multipart_upload(**wanted))
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """Discard a multipart upload with all its parts. One that is gone is fine."""
+        at: ListPartsRequestTypeDef = {"Bucket": self.name, "Key": self.prefix + key, "UploadId": upload_id}
+        for _ in range(_ABORTS):
+            try:
+                await self.repeated(
+                    key,
+                    lambda: self.client.abort_multipart_upload(
+                        Bucket=at["Bucket"], Key=at["Key"], UploadId=upload_id
+                    ),
+                )
+                left = await self.repeated(key, lambda: self.client.list_parts(**at))
+            except (NotFound, UploadGone):
+                return
+            if not left.get("Parts"):
+                return
+        raise Unavailable(f"parts of {key} stay although their upload was aborted")
+
+    async def delete(self, key: str, *, if_match: str | None = None) -> None:
+        """Remove an object. One that is not there is fine."""
+        at: DeleteObjectRequestTypeDef = {"Bucket": self.name, "Key": self.prefix + key}
+        if if_match is not None:
+            at["IfMatch"] = if_match
+        try:
+            await self.repeated(key, lambda: self.client.delete_object(**at))
+        except NotFound:
+            return
+
+    async def once(self, subject: str, request: Callable[[], Awaitable[T]]) -> T:
+        """Send a request a single time."""
+        try:
+            return await request()
+        except S3_FAILURES as error:
+            raise told_s3(subject, error) from error
+
+    async def repeated(
+        self,
+        subject: str,
+        request: Callable[[], Awaitable[T]],
+        *,
+        when: Callable[[Exception], bool] | None = None,
+    ) -> T:
+        """Send a request, again while the store stays away. Raises Unavailable after the last attempt."""
+        patience = stamina.retry_context(
+            on=when or is_passing,
+            attempts=self.limits.attempts,
+            timeout=None,  # each attempt has limits of its own, and the attempts are counted
+            wait_initial=self.limits.wait_s,
+            wait_max=self.limits.wait_max_s,
+            wait_jitter=self.limits.wait_s,
+        )
+        async for attempt in patience:
+            with attempt:
+                return await self.once(subject, request)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _head(self, key: str) -> HeadObjectOutputTypeDef:
+        return await self.client.head_object(Bucket=self.name, Key=self.prefix + key)
+
+
+def is_passing(error: Exception) -> bool:
+    """Say whether the same request may succeed soon."""
+    return isinstance(error, Unavailable) and not isinstance(error, UploadGone)
+
+
+def _rewound(body: io.BytesIO) -> io.BytesIO:
+    body.seek(0)
+    return body

@@ -1,0 +1,22 @@
+"""How a stream of unknown length is cut into the parts of a multipart upload. Pure."""
+
+from __future__ import annotations
+
+MIB = 1 << 20
+MAX_PARTS = 10_000  # S3's own limit
+PART_BYTES = 8 * MIB  # the first parts; S3 refuses fewer than 5 MiB except as the last
+_PARTS_PER_SIZE = 1000  # then parts double, so that 10 000 of them reach S3's 5 TiB (they reach 7.8 TiB)
+_IN_FLIGHT_BYTES = 32 * MIB  # what may be on its way beside the part that is being filled
+
+
+def part_bytes(number: int) -> int:
+    """Return how large part `number`, counted from 1, is.
+
+    An object of up to 7.8 GiB is written in parts of 8 MiB, one of up to 23 GiB in parts of up to 16 MiB.
+    """
+    return PART_BYTES << (number - 1) // _PARTS_PER_SIZE
+
+
+def parts_in_flight(number: int) -> int:
+    """Return how many parts may be on their way once part `number` is: two, or one when they are large."""
+    return 2 if 2 * part_bytes(number) <= _IN_FLIGHT_BYTES else 1
