@@ -64,6 +64,11 @@ class Work(Protocol):
     @property
     def attempt(self) -> int: ...
 
+    @property
+    def waiting_since_ms(self) -> int:
+        """When it came, or was last replayed, by the database's clock: what a wait is measured from."""
+        ...
+
     async def still_ours(self) -> None:
         """Return if the claim is still valid, by the database. Raises LeaseLost."""
         ...

@@ -335,3 +335,28 @@ async def test_a_full_disk_fails_its_unit_and_not_the_others(database: Database,
 
     assert isinstance(results[1], Unavailable)
     assert await tasks(database) == ["a", "b"]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_space_that_was_freed_is_given_back(database: Database) -> None:
+    async def pages() -> int:
+        async with database.read() as connection:
+            count: int = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+            return count
+
+    async def fill(connection: AsyncConnection) -> None:
+        await connection.execute(tick.insert().values(task="huge", due_ms=1, worker="x" * 1_000_000))
+
+    async def empty(connection: AsyncConnection) -> None:
+        await connection.execute(tick.delete())
+
+    small = await pages()
+    await database.write(fill)
+    await database.write(empty)
+    large = await pages()
+    await database.give_back_space(pages=100)
+    after_a_slice = await pages()
+    await database.give_back_space()
+
+    assert after_a_slice == large - 100
+    assert await pages() <= small + 1

@@ -1,0 +1,238 @@
+"""Deliveries become rows, and only then they are acknowledged: from there on the work is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from sqlalchemy import Insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.bus.message import Delivery, Subscription
+from shared.bus.port import Bus
+from shared.database.engine import Database
+from shared.database.inserting import insert_into
+from shared.database.tables import State, inbox
+from shared.events.registry import Received, Unreadable, read_event
+from shared.inbox.claims import Claim, Claims
+from shared.inbox.router import Route
+from shared.inbox.row import CLAIMED_COLUMNS, ClaimedRow, claimed_row, digest_id, storable
+from shared.kernel.checkpoint import Checkpoint, Step
+from shared.kernel.errors import Transient
+from shared.observability.metrics import EVENTS_RECEIVED
+from shared.observability.tracing import trace_id
+
+log = structlog.get_logger()
+
+TRANSPORT_SOURCE = "transport"  # of what has no readable source of its own
+MAX_ID_CHARACTERS = 256
+
+_IDENTITY = ("consumer", "source", "event_id")
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A delivery as it will be a row: read, or dead with the reason."""
+
+    values: dict[str, Any]
+    received: Received | None
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return self.values["source"], self.values["event_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A piece of work that was claimed as it came."""
+
+    claim: Claim
+    received: Received
+
+
+class Entrance:
+    """Where the deliveries of one subscription come in."""
+
+    def __init__(
+        self,
+        route: Route,
+        subscription: Subscription,
+        *,
+        bus: Bus,
+        database: Database,
+        claims: Claims,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self._route = route
+        self._queue = subscription.queue
+        self._bus = bus
+        self._database = database
+        self._claims = claims
+        self._checkpoint = checkpoint
+
+    async def accept(self, deliveries: Sequence[Delivery]) -> list[Accepted]:
+        """Write the rows, commit, acknowledge. Return what is ours to do now: nothing where order matters.
+
+        Raises Transient when nothing could be written; then nothing is acknowledged, and the same
+        deliveries can be brought again.
+        """
+        prepared = sorted(map(self._prepare, deliveries), key=lambda each: each.identity)
+        self._checkpoint(Step.PARSED)
+        deadline_ms = self._claims.deadline_ms()
+        rows = await self._insert_all(prepared)
+        self._checkpoint(Step.ACCEPTED)
+        accepted = self._take_up(prepared, rows, deadline_ms)
+        await self._acknowledge(deliveries)
+        return accepted
+
+    def _prepare(self, delivery: Delivery) -> _Prepared:
+        transport_id = _usable_id(delivery.message_id)
+        try:
+            received = read_event(
+                delivery.body,
+                expected=self._route.data.type,
+                transport_id=transport_id,
+                headers=delivery.headers,
+            )
+        except Unreadable as error:
+            return self._stillborn(delivery, error, source=error.source, event_id=error.event_id)
+        traceparent = received.event.traceparent
+        values = {
+            "source": received.event.source,
+            "event_id": received.event.id,
+            "subject": received.data.subject,
+            "traceparent": traceparent if trace_id(traceparent) else None,
+            "state": int(State.READY if self._route.ordered else State.WORKING),
+        }
+        return _Prepared(self._common(delivery) | values, received)
+
+    def _stillborn(
+        self, delivery: Delivery, error: Exception, *, source: str | None = None, event_id: str | None = None
+    ) -> _Prepared:
+        known = _usable_id(event_id) if source else None
+        values = {
+            "source": storable(source, characters=512) if source and known else TRANSPORT_SOURCE,
+            "event_id": known or _usable_id(delivery.message_id) or digest_id(delivery.body),
+            "subject": "",
+            "traceparent": None,
+            "state": int(State.DEAD),
+            "reason": storable(str(error)),
+        }
+        return _Prepared(self._common(delivery) | values, None)
+
+    def _common(self, delivery: Delivery) -> dict[str, Any]:
+        content_type = delivery.content_type
+        return {
+            "consumer": self._queue,
+            "type": self._route.data.type,
+            "body": delivery.body,
+            "content_type": storable(content_type, characters=128) if content_type else None,
+            "ordered": self._route.ordered,
+        }
+
+    async def _insert_all(self, prepared: Sequence[_Prepared]) -> list[ClaimedRow]:
+        """Insert the batch; when it fails as a whole, each row alone, so that none holds its neighbours."""
+        try:
+            return await self._insert(prepared)
+        except (SQLAlchemyError, ValueError) as error:
+            log.warning("inbox.batch_failed", queue=self._queue, rows=len(prepared), reason=str(error))
+        rows: list[ClaimedRow] = []
+        for each in prepared:
+            rows += await self._insert_alone(each)
+        return rows
+
+    async def _insert_alone(self, prepared: _Prepared) -> list[ClaimedRow]:
+        try:
+            return await self._insert([prepared])
+        except (SQLAlchemyError, ValueError) as error:
+            # Something in it no database of this kind can hold, such as NUL in a text. Its bytes can be kept.
+            values = prepared.values | {
+                "source": TRANSPORT_SOURCE,
+                "event_id": digest_id(prepared.values["body"]),
+                "subject": "",
+                "traceparent": None,
+                "state": int(State.DEAD),
+                "reason": storable(f"cannot be stored: {error}"),
+            }
+            return await self._insert([_Prepared(values, None)])
+
+    async def _insert(self, prepared: Sequence[_Prepared]) -> list[ClaimedRow]:
+        """Insert what is not known yet, in one transaction. Return the rows that are new and not dead."""
+        alive = [each.values for each in prepared if each.received is not None]
+        dead = [each.values for each in prepared if each.received is None]
+
+        async def unit(connection: AsyncConnection) -> tuple[list[ClaimedRow], int]:
+            rows: list[ClaimedRow] = []
+            buried = 0
+            if alive:
+                inserted = await connection.execute(self._living(connection), alive)
+                rows = [claimed_row(row) for row in inserted]
+            if dead:
+                buried = len((await connection.execute(self._dead(connection), dead)).all())
+            return rows, buried
+
+        rows, buried = await self._database.write(unit)
+        self._count(accepted=len(rows), dead=buried, duplicate=len(prepared) - len(rows) - buried)
+        return rows
+
+    def _living(self, connection: AsyncConnection) -> Insert:
+        now = self._database.now_sql()
+        claimed: dict[str, Any] = {"attempt": 0, "token": 0}
+        if not self._route.ordered:
+            claimed = {
+                "attempt": 1,
+                "token": 1,
+                "worker": self._claims.worker,
+                "lease_until_ms": now + self._claims.lease_ms,
+                "claimed_ms": now,
+            }
+        # The target is named: a bare DO NOTHING would also swallow a collision in a lane, and lose an event.
+        return (
+            insert_into(connection, inbox)
+            .values(received_ms=now, **claimed)
+            .on_conflict_do_nothing(index_elements=_IDENTITY)
+            .returning(*CLAIMED_COLUMNS)
+        )
+
+    def _dead(self, connection: AsyncConnection) -> Insert:
+        now = self._database.now_sql()
+        return (
+            insert_into(connection, inbox)
+            .values(received_ms=now, done_ms=now, outcome="dead")
+            .on_conflict_do_nothing(index_elements=_IDENTITY)
+            .returning(inbox.c.id)
+        )
+
+    def _count(self, **results: int) -> None:
+        for result, number in results.items():
+            EVENTS_RECEIVED.labels(self._queue, result).inc(number)
+
+    def _take_up(
+        self, prepared: Sequence[_Prepared], rows: Sequence[ClaimedRow], deadline_ms: int
+    ) -> list[Accepted]:
+        if self._route.ordered:
+            return []
+        read = {each.identity: each.received for each in prepared}
+        return [
+            Accepted(self._claims.hold(row, deadline_ms=deadline_ms, fresh=True), received)
+            for row in rows
+            if (received := read[row.source, row.event_id]) is not None
+        ]
+
+    async def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        try:
+            await self._bus.acknowledge(deliveries)
+        except Transient as error:
+            # They come again, and are recognised.
+            log.info("inbox.not_acknowledged", queue=self._queue, reason=str(error))
+            return
+        self._checkpoint(Step.ACKNOWLEDGED)
+
+
+def _usable_id(name: str | None) -> str | None:
+    if not name or len(name) > MAX_ID_CHARACTERS or storable(name) != name:
+        return None
+    return name

@@ -1,0 +1,85 @@
+"""One call of a handler: bounded in time, stopped when its claim is, told apart from every other ending."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import traceback
+
+from shared.events.registry import Received, read_event
+from shared.inbox.claims import Claim, Stop
+from shared.inbox.outcome import Outcome
+from shared.inbox.router import Route
+from shared.inbox.row import ClaimedRow
+from shared.kernel.errors import Bug, SpoolError, Transient
+
+
+class Stopped(Exception):
+    """The hand was told to stop. `why` says what becomes of the work."""
+
+    def __init__(self, why: Stop) -> None:
+        self.why = why
+        super().__init__(why.value)
+
+
+class TookTooLong(Transient):
+    """The handler did not return within its time limit."""
+
+
+def read_again(row: ClaimedRow) -> Received:
+    """Read the event that a row keeps. Raises Unreadable."""
+    if row.body is None:
+        raise Bug(f"unfinished work {row.id} has no body")
+    headers = {"traceparent": row.traceparent} if row.traceparent else {}
+    return read_event(row.body, expected=row.type, transport_id=row.event_id, headers=headers)
+
+
+async def handle(route: Route, claim: Claim, received: Received) -> Outcome:
+    """Return what the handler decides. Raises Stopped, TookTooLong, or what the handler raises.
+
+    It is over when this returns or raises: a handler that is stopped is waited for, so that nothing
+    of it works on without its claim.
+    """
+    handling = asyncio.create_task(_call(route, claim, received), name=f"handler {claim.row.id}")
+    claim.begin(handling)
+    limit = asyncio.timeout(route.time_limit_s)
+    try:
+        async with limit:
+            return await handling
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TookTooLong(f"the handler took longer than {route.time_limit_s:g} s") from error
+    except asyncio.CancelledError:
+        if not handling.cancelled() or _we_are_cancelled():
+            raise
+        if claim.stopped is None:
+            raise Transient("something within the handler cancelled it") from None
+        raise Stopped(claim.stopped) from None
+
+
+async def _call(route: Route, claim: Claim, received: Received) -> Outcome:
+    return await route.handler(received.data, work=claim)
+
+
+def _we_are_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def reason_of(error: BaseException) -> str:
+    """Say what went wrong, for the row and for a person."""
+    said = str(error)
+    if isinstance(error, SpoolError) or not said:
+        return said or type(error).__name__
+    return f"{type(error).__name__}: {said}"
+
+
+def digest_of(error: BaseException) -> str | None:
+    """Return a short name for the place where a bug of ours showed, the same each time; None for no bug."""
+    if isinstance(error, SpoolError) and not isinstance(error, Bug):
+        return None
+    places = [
+        f"{frame.filename}:{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    return hashlib.sha256("\n".join([type(error).__name__, *places]).encode()).hexdigest()[:16]

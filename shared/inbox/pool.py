@@ -1,0 +1,229 @@
+"""The hands of one subscription: ready rows first, then what the bus brings, never more than can be held."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+
+import structlog
+from sqlalchemy import func, or_, select
+
+from shared.bus.message import Delivery, Subscription
+from shared.bus.port import Bus
+from shared.database.engine import Database
+from shared.database.tables import inbox
+from shared.events.registry import Received
+from shared.inbox.accept import Entrance
+from shared.inbox.claims import Claim, Claims, Stop
+from shared.inbox.router import Route
+from shared.inbox.row import READY
+from shared.kernel.checkpoint import Checkpoint, Step
+from shared.kernel.clock import Clock
+from shared.kernel.errors import Transient
+from shared.observability.metrics import INBOX_OLDEST_SECONDS, INBOX_READY
+
+log = structlog.get_logger()
+
+LOOK_AHEAD_ROWS = 256  # of an ordered subscription; beyond it the broker keeps the backlog, and its order
+COUNTED_ROWS = 10_000  # more than that is "many", and counting it would cost
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+
+DoWork = Callable[[Route, Claim, Received | None], Coroutine[None, None, None]]
+
+
+class Pool:
+    """One subscription and its hands."""
+
+    def __init__(
+        self,
+        route: Route,
+        subscription: Subscription,
+        *,
+        bus: Bus,
+        database: Database,
+        clock: Clock,
+        claims: Claims,
+        do_work: DoWork,
+        poll_s: float,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self._route = route
+        self._subscription = subscription
+        self._bus = bus
+        self._database = database
+        self._clock = clock
+        self._claims = claims
+        self._do_work = do_work
+        self._poll_s = poll_s
+        self._checkpoint = checkpoint
+        self._entrance = Entrance(
+            route, subscription, bus=bus, database=database, claims=claims, checkpoint=checkpoint
+        )
+        self._hands: set[asyncio.Task[None]] = set()
+        self._signal = asyncio.Event()  # look around now: a hand is free, rows are ready, or it is over
+        self._look = True
+        self._next_poll_ms = 0
+        self._pause_s = FIRST_PAUSE_S
+        self._draining = False
+
+    async def run(self) -> None:
+        """Work until drained; return when the last hand is empty."""
+        async with asyncio.TaskGroup() as group:
+            while not self._draining:
+                self._signal.clear()
+                try:
+                    await self._turn(group)
+                except Transient as error:
+                    log.warning("inbox.waiting", queue=self._subscription.queue, reason=str(error))
+                    await self._pause()
+                else:
+                    self._pause_s = FIRST_PAUSE_S
+
+    def wake(self) -> None:
+        """Look for ready rows now."""
+        self._look = True
+        self._signal.set()
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        self._draining = True
+        self._signal.set()
+
+    def abandon(self) -> None:
+        """Let go of hands that do not come to an end. Their leases run out."""
+        for hand in self._hands:
+            hand.cancel()
+
+    async def observe(self) -> None:
+        """Tell the metrics how much waits. Raises Unavailable."""
+        now = self._database.now_sql()
+        ready = (
+            select(inbox.c.received_ms)
+            .where(
+                inbox.c.consumer == self._subscription.queue,
+                inbox.c.state.in_((READY,)),
+                or_(inbox.c.not_before_ms.is_(None), inbox.c.not_before_ms <= now),
+            )
+            .limit(COUNTED_ROWS)
+            .subquery()
+        )
+        counted = select(func.count(), func.min(ready.c.received_ms), now).select_from(ready)
+        async with self._database.read() as connection:
+            number, oldest_ms, now_ms = (await connection.execute(counted)).one()
+        INBOX_READY.labels(self._subscription.queue).set(number)
+        age_s = (now_ms - oldest_ms) / 1000 if oldest_ms else 0
+        INBOX_OLDEST_SECONDS.labels(self._subscription.queue).set(age_s)
+
+    async def _turn(self, group: asyncio.TaskGroup) -> None:
+        free = self._route.hands - len(self._hands)
+        if free == 0:
+            await self._signal.wait()
+            return
+        if self._look or self._clock.monotonic_ms() >= self._next_poll_ms:
+            free -= await self._work_ready_rows(group, free)
+        if free == 0:
+            return
+        at_most = await self._room(free)
+        deliveries = await self._receive(at_most) if at_most else await self._signalled()
+        if deliveries:
+            self._checkpoint(Step.RECEIVED)
+            await self._accept(group, deliveries)
+
+    async def _work_ready_rows(self, group: asyncio.TaskGroup, free: int) -> int:
+        self._look = False
+        try:
+            claims = await self._claims.take(
+                self._subscription.queue, ordered=self._route.ordered, at_most=free
+            )
+        except Transient:
+            self._look = True
+            raise
+        self._next_poll_ms = self._clock.monotonic_ms() + round(self._poll_s * 1000)
+        for claim in claims:
+            self._checkpoint(Step.CLAIMED)
+            self._start(group, claim, None)
+        self._look = self._look or len(claims) == free  # where so many came from there may be more
+        return len(claims)
+
+    async def _room(self, free: int) -> int:
+        """Return how many deliveries may be taken: where order matters, rows may wait for their heads."""
+        if not self._route.ordered:
+            return free
+        unfinished = (
+            select(inbox.c.id)
+            .where(inbox.c.consumer == self._subscription.queue, inbox.c.state.in_((READY,)))
+            .limit(LOOK_AHEAD_ROWS)
+            .subquery()
+        )
+        async with self._database.read() as connection:
+            waiting: int = (
+                await connection.execute(select(func.count()).select_from(unfinished))
+            ).scalar_one()
+        return min(free, LOOK_AHEAD_ROWS - waiting)
+
+    async def _receive(self, at_most: int) -> Sequence[Delivery]:
+        """Wait for deliveries until the next poll, or until there is something else to do."""
+        receiving = asyncio.create_task(
+            self._bus.receive(self._subscription, at_most=at_most, wait_s=self._until_poll_s())
+        )
+        signalled = asyncio.create_task(self._signal.wait())
+        try:
+            await asyncio.wait({receiving, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # A receive that is cancelled loses nothing; one that was just done still has its deliveries.
+            receiving.cancel()
+            signalled.cancel()
+            await asyncio.wait({receiving, signalled})
+        return [] if receiving.cancelled() else receiving.result()
+
+    async def _signalled(self) -> Sequence[Delivery]:
+        try:
+            async with asyncio.timeout(self._until_poll_s()):
+                await self._signal.wait()
+        except TimeoutError:
+            pass
+        return []
+
+    def _until_poll_s(self) -> float:
+        return max(0.01, (self._next_poll_ms - self._clock.monotonic_ms()) / 1000)
+
+    async def _accept(self, group: asyncio.TaskGroup, deliveries: Sequence[Delivery]) -> None:
+        """Accept, waiting for a database that is away: until then nothing is acknowledged or received."""
+        while not self._draining:
+            try:
+                accepted = await self._entrance.accept(deliveries)
+            except Transient as error:
+                log.warning("inbox.cannot_accept", queue=self._subscription.queue, reason=str(error))
+                await self._pause()
+                continue
+            for each in accepted:
+                self._start(group, each.claim, each.received)
+            self._look = self._look or self._route.ordered
+            return
+        await self._bus.give_back(deliveries)
+
+    def _start(self, group: asyncio.TaskGroup, claim: Claim, received: Received | None) -> None:
+        if self._draining:
+            claim.stop(Stop.DRAIN)
+        hand = group.create_task(self._do_work(self._route, claim, received))
+        self._hands.add(hand)
+        hand.add_done_callback(self._freed)
+
+    def _freed(self, hand: asyncio.Task[None]) -> None:
+        was_full = len(self._hands) == self._route.hands
+        self._hands.discard(hand)
+        if self._route.ordered:
+            self._look = True  # the next one of its subject has become the head
+        if was_full or self._route.ordered:
+            self._signal.set()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._pause_s):
+                while not self._draining:
+                    self._signal.clear()
+                    await self._signal.wait()
+        except TimeoutError:
+            pass
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)

@@ -1,0 +1,79 @@
+"""A piece of work as its row says it was when it was claimed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, literal_column
+from sqlalchemy.engine import Row
+
+from shared.database.tables import State, inbox
+
+# Written into the statement, not bound: with parameters PostgreSQL's generic plans and SQLite
+# could not know that the partial indexes over unfinished rows apply.
+READY: ColumnElement[int] = literal_column(str(int(State.READY)))
+WORKING: ColumnElement[int] = literal_column(str(int(State.WORKING)))
+DEAD: ColumnElement[int] = literal_column(str(int(State.DEAD)))
+DONE: ColumnElement[int] = literal_column(str(int(State.DONE)))
+
+MAX_REASON_CHARACTERS = 2_000
+
+CLAIMED_COLUMNS = (
+    inbox.c.id,
+    inbox.c.token,
+    inbox.c.attempt,
+    inbox.c.source,
+    inbox.c.event_id,
+    inbox.c.type,
+    inbox.c.subject,
+    inbox.c.body,
+    inbox.c.traceparent,
+    inbox.c.received_ms,
+    inbox.c.replayed_ms,
+    inbox.c.failing_since_ms,
+    inbox.c.wake_count,
+    inbox.c.reason,
+    inbox.c.cancel_requested,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRow:
+    """What a hand has to know. `id` and `token` together are the claim."""
+
+    id: int
+    token: int
+    attempt: int
+    source: str
+    event_id: str
+    type: str
+    subject: str
+    body: bytes | None
+    traceparent: str | None
+    received_ms: int
+    replayed_ms: int | None
+    failing_since_ms: int | None
+    wake_count: int
+    reason: str | None
+    cancel_requested: bool
+
+    @property
+    def waiting_since_ms(self) -> int:
+        return self.replayed_ms or self.received_ms
+
+
+def claimed_row(row: Row[Any]) -> ClaimedRow:
+    """Read the columns of `CLAIMED_COLUMNS`."""
+    return ClaimedRow(**row._mapping)  # noqa: SLF001  # a public name with an underscore, against column names
+
+
+def storable(text: str, *, characters: int = MAX_REASON_CHARACTERS) -> str:
+    """Return text that every database takes: no NUL, no lone surrogate, not endless."""
+    return text[:characters].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def digest_id(body: bytes) -> str:
+    """Name what has no name by its bytes, so that it is recognised when it comes again."""
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"

@@ -1,0 +1,213 @@
+"""The hands of a service: they do what the inbox keeps, under a lease, and commit it in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared.bus.port import Bus
+from shared.database.engine import Database
+from shared.events.registry import Received
+from shared.inbox.claims import Claim, Claims, LeaseTimes, Stop
+from shared.inbox.endings import Endings, Hand
+from shared.inbox.finish import Append, Finisher
+from shared.inbox.handling import reason_of
+from shared.inbox.outcome import LeaseLost
+from shared.inbox.pool import Pool
+from shared.inbox.router import Route, Router
+from shared.kernel.checkpoint import Checkpoint, pass_by
+from shared.kernel.clock import Clock
+from shared.kernel.errors import SpoolError, Transient
+from shared.observability.metrics import LEASES_LOST, WORK_IN_PROCESS, WORK_PROCESSED, WORK_SECONDS
+from shared.observability.tracing import next_hop, trace_id
+
+log = structlog.get_logger()
+
+POLL_S = 1.0  # rows become ready by time, and by other processes
+WATCH_S = 0.5  # how late we may notice that a lease is ending; much less than its margin
+OBSERVE_S = 10.0
+ABANDON_AFTER_S = 10.0  # after the drain's grace: for handlers to be stopped and claims to be given back
+
+
+def _nothing() -> None:
+    """Tell nobody."""
+
+
+class Worker:
+    """Works the routes of one service. `run` it in a task, `drain` it before closing what it uses."""
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        bus: Bus,
+        database: Database,
+        clock: Clock,
+        append: Append,
+        name: str,
+        committed: Callable[[], None] = _nothing,
+        times: LeaseTimes | None = None,
+        poll_s: float = POLL_S,
+        checkpoint: Checkpoint = pass_by,
+    ) -> None:
+        """`append` is the outbox's; `committed` is called after each commit that told something.
+
+        `name` is this process's own: it is written beside each claim, for people.
+        """
+        self._bus = bus
+        self._router = router
+        self._times = times or LeaseTimes()
+        self._claims = Claims(database, clock, worker=name, times=self._times)
+        self._endings = Endings(
+            Finisher(database, clock, append=append, source=router.source),
+            clock,
+            checkpoint=checkpoint,
+            told=committed,
+            woken=self.wake,
+        )
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._pools = [
+            Pool(
+                route,
+                router.subscription(route),
+                bus=bus,
+                database=database,
+                clock=clock,
+                claims=self._claims,
+                do_work=self._do,
+                poll_s=poll_s,
+                checkpoint=checkpoint,
+            )
+            for route in router.routes
+        ]
+
+    async def run(self) -> None:
+        """Work until drained. The queues are declared before, by whoever runs this."""
+        self._ended.clear()
+        try:
+            async with asyncio.TaskGroup() as group:
+                keepers = [
+                    group.create_task(keeper())
+                    for keeper in (self._keep_leases, self._watch_leases, self._observe)
+                ]
+                async with asyncio.TaskGroup() as pools:
+                    for pool in self._pools:
+                        pools.create_task(pool.run())
+                for keeper in keepers:
+                    keeper.cancel()
+        finally:
+            self._ended.set()
+
+    async def drain(self, grace_s: float) -> None:
+        """Take nothing new, wait up to `grace_s` for what is being done, then stop it and give it back."""
+        for pool in self._pools:
+            pool.drain()
+        try:
+            await self._bus.stop_receiving()
+        except Transient as error:
+            log.info("inbox.bus_away_at_drain", reason=str(error))
+        if await self._ends_within(grace_s):
+            return
+        self._claims.stop_all(Stop.DRAIN)
+        if await self._ends_within(ABANDON_AFTER_S):
+            return
+        log.error("inbox.abandoned", service=self._router.service)
+        for pool in self._pools:
+            pool.abandon()
+        await self._ends_within(ABANDON_AFTER_S)
+
+    def wake(self) -> None:
+        """Look for ready rows now: something was committed in this process that may have made some."""
+        for pool in self._pools:
+            pool.wake()
+
+    async def _ends_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _keep_leases(self) -> None:
+        beat_s = self._times.beat_ms / 1000
+        while True:
+            await asyncio.sleep(beat_s)
+            try:
+                # One that hangs is worth less than the next one.
+                async with asyncio.timeout(beat_s):
+                    await self._claims.extend()
+            except (Transient, TimeoutError) as error:
+                log.warning("inbox.heartbeat_failed", service=self._router.service, reason=reason_of(error))
+
+    async def _watch_leases(self) -> None:
+        while True:
+            await asyncio.sleep(min(WATCH_S, self._times.margin_ms / 4000))
+            self._claims.stop_overdue()
+
+    async def _observe(self) -> None:
+        while True:
+            for pool in self._pools:
+                try:
+                    await pool.observe()
+                except Transient as error:
+                    log.debug("inbox.not_observed", reason=str(error))
+            await asyncio.sleep(OBSERVE_S)
+
+    async def _do(self, route: Route, claim: Claim, received: Received | None) -> None:
+        """Do one piece of work, whatever happens. Its row says what became of it."""
+        queue = self._router.subscription(route).queue
+        row = claim.row
+        hand = Hand(route, claim, received, next_hop(row.traceparent))
+        started_s = time.perf_counter()
+        with (
+            structlog.contextvars.bound_contextvars(
+                event_id=row.event_id,
+                type=row.type,
+                subject=row.subject,
+                attempt=row.attempt,
+                trace_id=trace_id(hand.traceparent),
+            ),
+            WORK_IN_PROCESS.labels(queue).track_inprogress(),
+        ):
+            status = await self._attempt(hand)
+            seconds = time.perf_counter() - started_s
+            WORK_PROCESSED.labels(queue, status).inc()
+            WORK_SECONDS.labels(queue).observe(seconds)
+            log.info("work.ended", status=status, seconds=round(seconds, 3))
+
+    async def _attempt(self, hand: Hand) -> str:
+        try:
+            return await self._to_an_end(hand)
+        except LeaseLost:
+            log.warning("work.lease_lost")
+        except (SpoolError, SQLAlchemyError) as error:
+            # Not even its end could be written down. The lease runs out, and it is done again.
+            log.exception("work.not_concluded", reason=reason_of(error))
+        finally:
+            self._claims.let_go(hand.claim)
+        LEASES_LOST.labels(self._router.subscription(hand.route).queue).inc()
+        return "lost"
+
+    async def _to_an_end(self, hand: Hand) -> str:
+        """Handle it; then, where needed, handle what went wrong. Raises LeaseLost, or a database's error."""
+        try:
+            return await self._endings.by_handler(hand)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            # The one place where anything a handler raises becomes the next state of a row: a bug in one
+            # handler must neither end the worker nor lose the event.
+            failure = error
+        try:
+            return await self._endings.by_error(hand, failure)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            # What says farewell to work that is given up is a handler's code as well.
+            return await self._endings.without_farewell(hand, error)

@@ -1,0 +1,1 @@
+"""The outbox tells: what was committed is published, at least once, in order per subject."""

@@ -1,0 +1,111 @@
+"""What was told, for people: followed by `spool events tail`, looked at when refused, dropped in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.database.engine import Database
+from shared.database.tables import outbox, outbox_subject
+from shared.kernel.errors import Conflict, NotFound
+
+MAX_ROWS = 500  # of one answer
+PURGE_ROWS = 500  # of one slice: longer ones would keep writers waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event of the outbox. `body` is its CloudEvent as JSON; unsent while `sent_ms` is None."""
+
+    id: int
+    subject: str
+    sequence: int
+    event_id: str
+    source: str
+    type: str
+    mandatory: bool
+    body: bytes
+    created_ms: int
+    sent_ms: int | None
+    refused: str | None
+
+
+_COLUMNS = [outbox.c[name] for name in Told.__dataclass_fields__]
+
+
+async def read_after(connection: AsyncConnection, after_id: int, *, limit: int = MAX_ROWS) -> list[Told]:
+    """Return the events written after row `after_id`, oldest first.
+
+    On PostgreSQL ids are given before the commit: a reader that follows closely can pass by a row whose
+    transaction took longer. For people this is good enough; receivers use the bus.
+    """
+    rows = select(*_COLUMNS).where(outbox.c.id > after_id).order_by(outbox.c.id).limit(min(limit, MAX_ROWS))
+    return [_told(row) for row in await connection.execute(rows)]
+
+
+async def last_id(connection: AsyncConnection) -> int:
+    """Return the id of the newest row, 0 when there is none: where following starts."""
+    newest = select(outbox.c.id).order_by(outbox.c.id.desc()).limit(1)
+    found: int | None = (await connection.execute(newest)).scalar()
+    return found or 0
+
+
+async def list_refused(connection: AsyncConnection, *, after_id: int = 0, limit: int = 50) -> list[Told]:
+    """Return the dead letters of the outbox: what no transport would take."""
+    rows = (
+        select(*_COLUMNS)
+        .where(outbox.c.refused.is_not(None), outbox.c.id > after_id)
+        .order_by(outbox.c.id)
+        .limit(min(limit, MAX_ROWS))
+    )
+    return [_told(row) for row in await connection.execute(rows)]
+
+
+async def send_again(database: Database, row_id: int) -> None:
+    """Let a refused event be published once more, after what refused it was changed. Keeps its id.
+
+    Raises NotFound, Conflict when it was not refused.
+    """
+
+    async def unit(connection: AsyncConnection) -> None:
+        one = select(outbox.c.subject, outbox.c.sequence, outbox.c.refused).where(outbox.c.id == row_id)
+        row = (await connection.execute(one)).first()
+        if row is None:
+            raise NotFound(f"the outbox has no event {row_id}")
+        if row.refused is None:
+            raise Conflict(f"the event {row_id} was not refused")
+        # The subject first, as every writer does.
+        await connection.execute(
+            update(outbox_subject)
+            .where(outbox_subject.c.subject == row.subject, outbox_subject.c.sent_sequence >= row.sequence)
+            .values(sent_sequence=row.sequence - 1)
+        )
+        await connection.execute(update(outbox).where(outbox.c.id == row_id).values(refused=None))
+
+    await database.write(unit)
+
+
+async def purge(database: Database, before_ms: int) -> int:
+    """Drop what was sent before a moment, in slices. Return how many rows that were."""
+    old = select(outbox.c.id).where(outbox.c.sent_ms < before_ms).order_by(outbox.c.id).limit(PURGE_ROWS)
+
+    async def unit(connection: AsyncConnection) -> int:
+        return (await connection.execute(delete(outbox).where(outbox.c.id.in_(old)))).rowcount
+
+    dropped = 0
+    while True:
+        rows = await database.write(unit)
+        dropped += rows
+        if rows < PURGE_ROWS:
+            break
+    if dropped:
+        await database.give_back_space()
+    return dropped
+
+
+def _told(row: Row[Any]) -> Told:
+    return Told(**row._mapping)  # noqa: SLF001  # a public name with an underscore, against column names

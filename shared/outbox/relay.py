@@ -1,0 +1,198 @@
+"""What was committed is published: at least once, in order per subject, marked after the confirm.
+
+A relay claims subjects, not rows, and has at most one unconfirmed event of each on the way. Events that are
+published again after a crash keep their ids; receivers dedupe on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import func, select
+
+from shared.bus.port import Bus, TooLarge, Unroutable
+from shared.database.engine import Database
+from shared.database.tables import outbox
+from shared.kernel.checkpoint import Checkpoint, Step, pass_by
+from shared.kernel.clock import Clock
+from shared.kernel.errors import Transient, Unavailable
+from shared.observability.metrics import (
+    OUTBOX_OLDEST_SECONDS,
+    OUTBOX_PUBLISHED,
+    OUTBOX_REFUSED,
+    OUTBOX_UNROUTABLE,
+    OUTBOX_UNSENT,
+)
+from shared.outbox.subjects import Subjects, Turn, Unsent
+
+log = structlog.get_logger()
+
+LEASE_MS = 30_000
+MARGIN_MS = 10_000  # before the lease ends nothing new is published under it
+POLL_S = 1.0  # for what other processes commit
+# A wake comes with the row, which can be before its commit: then looking once is too early.
+SOON_S = (0.0, 0.005, 0.02, 0.08, 0.25)
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 10.0
+FIRST_BACKOFF_MS = 500  # of one subject whose command nobody has subscribed to
+LONGEST_BACKOFF_MS = 60_000
+OBSERVE_S = 10.0
+
+
+class Relay:
+    """Publishes what the outbox holds. `run` it in a task; cancel it to stop, at any moment."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        database: Database,
+        clock: Clock,
+        name: str,
+        poll_s: float = POLL_S,
+        lease_ms: int = LEASE_MS,
+        checkpoint: Checkpoint = pass_by,
+    ) -> None:
+        """`name` is this process's own, different from that of every other relay on the database."""
+        self._bus = bus
+        self._database = database
+        self._clock = clock
+        self._subjects = Subjects(database, relay=name, lease_ms=lease_ms)
+        self._lease_ms = lease_ms
+        self._poll_s = poll_s
+        self._checkpoint = checkpoint
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look now, and again a moment later: something was or is about to be committed in this process."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publish_for_ever())
+            group.create_task(self._observe())
+
+    async def flush(self) -> None:
+        """Publish all that is due now. For the end of a drain. Raises Unavailable."""
+        while await self._round():
+            pass
+
+    async def _publish_for_ever(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            self._woken.clear()
+            try:
+                await self._look()
+            except Transient as error:
+                log.warning("outbox.waiting", reason=str(error))
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                continue
+            pause_s = FIRST_PAUSE_S
+            await self._wait_for_wake()
+
+    async def _look(self) -> None:
+        """Publish until nothing more comes, looking a few times."""
+        for moment_s in SOON_S:
+            await asyncio.sleep(moment_s)
+            if self._woken.is_set():
+                return
+            if await self._round():
+                await self.flush()
+                return
+
+    async def _wait_for_wake(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_s):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _round(self) -> bool:
+        """Give each pending subject a turn. False when there was none. Raises Unavailable."""
+        started_ms = self._clock.monotonic_ms()
+        turns = await self._subjects.claim()
+        if not turns:
+            return False
+        stop_ms = started_ms + self._lease_ms - MARGIN_MS
+        try:
+            while self._clock.monotonic_ms() < stop_ms:
+                heads = [turn for turn in turns if turn.waiting and not turn.failed]
+                if not heads:
+                    break
+                await self._publish_heads(heads)
+        finally:
+            # Also when the transport is away: what was confirmed is marked, and the subjects are free.
+            await self._subjects.conclude(turns, pause_ms=_backoff_ms)
+            self._checkpoint(Step.MARKED)
+        return True
+
+    async def _publish_heads(self, turns: Sequence[Turn]) -> None:
+        """Publish the oldest event of each subject. Raises Unavailable."""
+        limit = self._bus.capabilities.max_batch
+        for start in range(0, len(turns), limit):
+            batch = turns[start : start + limit]
+            try:
+                await self._publish([turn.waiting[0] for turn in batch])
+            except (Unroutable, TooLarge) as error:
+                log.debug("outbox.batch_failed", events=len(batch), reason=str(error))
+                for turn in batch:
+                    await self._publish_alone(turn)
+                continue
+            for turn in batch:
+                turn.sent.append(turn.waiting.pop(0))
+
+    async def _publish_alone(self, turn: Turn) -> None:
+        """Find out which of a batch it was. The others are published again, with the same ids."""
+        event = turn.waiting[0]
+        try:
+            await self._publish([event])
+        except Unroutable as error:
+            # It keeps its place: what comes later about the subject must not come before it.
+            turn.failed = True
+            OUTBOX_UNROUTABLE.labels(event.message.type).inc()
+            log.error(  # noqa: TRY400  # the place where it was raised says nothing
+                "outbox.unroutable", event_id=event.message.id, type=event.message.type, reason=str(error)
+            )
+        except TooLarge as error:
+            turn.refused.append((turn.waiting.pop(0), str(error)))
+            OUTBOX_REFUSED.labels(event.message.type).inc()
+            log.error(  # noqa: TRY400  # as above
+                "outbox.refused", event_id=event.message.id, type=event.message.type, reason=str(error)
+            )
+        else:
+            turn.sent.append(turn.waiting.pop(0))
+
+    async def _publish(self, events: Sequence[Unsent]) -> None:
+        try:
+            async with asyncio.timeout(MARGIN_MS / 1000):
+                await self._bus.publish([event.message for event in events])
+        except TimeoutError as error:
+            raise Unavailable("the transport does not confirm") from error
+        self._checkpoint(Step.PUBLISHED)
+        for event in events:
+            OUTBOX_PUBLISHED.labels(event.message.type).inc()
+
+    async def _observe(self) -> None:
+        unsent = select(func.count(), func.min(outbox.c.created_ms)).where(
+            outbox.c.sent_ms.is_(None), outbox.c.refused.is_(None)
+        )
+        while True:
+            try:
+                async with self._database.read() as connection:
+                    number, oldest_ms = (await connection.execute(unsent)).one()
+            except Unavailable as error:
+                log.debug("outbox.not_observed", reason=str(error))
+            else:
+                OUTBOX_UNSENT.set(number)
+                OUTBOX_OLDEST_SECONDS.set((self._clock.now_ms() - oldest_ms) / 1000 if oldest_ms else 0)
+            await asyncio.sleep(OBSERVE_S)
+
+
+def _backoff_ms(attempts: int) -> int:
+    longest_ms: int = min(FIRST_BACKOFF_MS * 2 ** min(attempts, 20), LONGEST_BACKOFF_MS)
+    return round(longest_ms * random.uniform(0.5, 1))  # noqa: S311  # jitter is no secret

@@ -1,0 +1,189 @@
+"""The relay's half of the tables: subjects are claimed, their events read in order, marked when confirmed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from shared.bus.message import Message
+from shared.database.engine import Database
+from shared.database.tables import outbox, outbox_subject
+from shared.events.envelope import CONTENT_TYPE
+
+SUBJECTS_PER_CLAIM = 128  # a window of confirms: more gains nothing, and a lost lease repeats more
+EVENTS_PER_SUBJECT = 8  # before the others have their turn again
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """An event of the outbox that waits for its turn."""
+
+    id: int
+    sequence: int
+    message: Message
+
+
+@dataclass(slots=True)
+class Turn:
+    """A claimed subject: what of it waits, and how far this turn has come."""
+
+    subject: str
+    last_sequence: int  # when it was claimed: what came later is a later turn's
+    attempts: int
+    waiting: list[Unsent]  # oldest first
+    complete: bool  # nothing waits beyond `waiting`
+    sent: list[Unsent]
+    refused: list[tuple[Unsent, str]]
+    failed: bool = False
+
+    @property
+    def reached(self) -> int:
+        """The sequence up to which nothing of the subject waits any more."""
+        if not self.waiting and self.complete:
+            return self.last_sequence
+        done = [event.sequence for event in self.sent] + [event.sequence for event, _ in self.refused]
+        return max(done, default=0)
+
+
+class Subjects:
+    """Claims subjects for one relay."""
+
+    def __init__(self, database: Database, *, relay: str, lease_ms: int) -> None:
+        self._database = database
+        self._relay = relay
+        self._lease_ms = lease_ms
+
+    async def claim(self) -> list[Turn]:
+        """Claim subjects with unsent events, the longest untouched first. Raises Unavailable."""
+
+        async def unit(connection: AsyncConnection) -> list[Turn]:
+            claimed = (await connection.execute(self._claiming())).all()
+            if not claimed:
+                return []
+            waiting = await _unsent(connection, [row.subject for row in claimed])
+            return [
+                Turn(
+                    subject=row.subject,
+                    last_sequence=row.last_sequence,
+                    attempts=row.attempts,
+                    waiting=waiting[row.subject][:EVENTS_PER_SUBJECT],
+                    complete=len(waiting[row.subject]) <= EVENTS_PER_SUBJECT,
+                    sent=[],
+                    refused=[],
+                )
+                for row in claimed
+            ]
+
+        return await self._database.write(unit)
+
+    def _claiming(self) -> ReturningUpdate[tuple[str, int, int]]:
+        now = self._database.now_sql()
+        # What says "pending" is written as the partial index says it, so that only that is read.
+        chosen = (
+            select(_subject.c.subject)
+            .where(_subject.c.last_sequence > _subject.c.sent_sequence, _subject.c.lease_until_ms <= now)
+            .order_by(_subject.c.lease_until_ms)
+            .limit(SUBJECTS_PER_CLAIM)
+            .with_for_update(skip_locked=True, of=_subject)
+            .cte("chosen")
+            .prefix_with("MATERIALIZED", dialect="postgresql")
+        )
+        return (
+            update(outbox_subject)
+            .where(outbox_subject.c.subject.in_(select(chosen.c.subject)))
+            .values(relay=self._relay, lease_until_ms=now + self._lease_ms)
+            .returning(outbox_subject.c.subject, outbox_subject.c.last_sequence, outbox_subject.c.attempts)
+        )
+
+    async def conclude(self, turns: Sequence[Turn], *, pause_ms: Callable[[int], int]) -> None:
+        """Mark what was sent or refused, and give the subjects back. Raises Unavailable.
+
+        What was confirmed is marked even if the lease was lost meanwhile: it was sent. The subject is given
+        back only while it is ours. `pause_ms(attempts)` says how long a subject that failed is left alone.
+        """
+
+        async def unit(connection: AsyncConnection) -> None:
+            await self._mark(connection, turns)
+            for turn in sorted(turns, key=lambda turn: turn.subject):
+                await self._give_back(connection, turn, pause_ms)
+
+        await self._database.write(unit)
+
+    async def _mark(self, connection: AsyncConnection, turns: Sequence[Turn]) -> None:
+        sent = [event.id for turn in turns for event in turn.sent]
+        if sent:
+            marked = update(outbox).where(outbox.c.id.in_(sent), outbox.c.sent_ms.is_(None))
+            await connection.execute(marked.values(sent_ms=self._database.now_sql()))
+        for turn in turns:
+            for event, reason in turn.refused:
+                await connection.execute(update(outbox).where(outbox.c.id == event.id).values(refused=reason))
+
+    async def _give_back(
+        self, connection: AsyncConnection, turn: Turn, pause_ms: Callable[[int], int]
+    ) -> None:
+        now = self._database.now_sql()
+        ours = outbox_subject.c.relay == self._relay
+        attempts = turn.attempts + 1 if turn.failed else 0
+        free_from = now + pause_ms(attempts) if turn.failed else now
+        reached = turn.reached
+        await connection.execute(
+            update(outbox_subject)
+            .where(outbox_subject.c.subject == turn.subject)
+            .values(
+                sent_sequence=case(
+                    (outbox_subject.c.sent_sequence < reached, reached),
+                    else_=outbox_subject.c.sent_sequence,
+                ),
+                lease_until_ms=case((ours, free_from), else_=outbox_subject.c.lease_until_ms),
+                attempts=case((ours, attempts), else_=outbox_subject.c.attempts),
+                relay=case((ours, None), else_=outbox_subject.c.relay),
+            )
+        )
+
+
+async def release_all_subjects(database: Database) -> None:
+    """Let every subject be claimed at once: only for whoever holds the lock on the data directory."""
+
+    async def unit(connection: AsyncConnection) -> None:
+        await connection.execute(
+            update(outbox_subject)
+            .where(outbox_subject.c.relay.is_not(None))
+            .values(relay=None, lease_until_ms=0)
+        )
+
+    await database.write(unit)
+
+
+_subject = outbox_subject.alias("s")
+
+
+async def _unsent(connection: AsyncConnection, subjects: Iterable[str]) -> dict[str, list[Unsent]]:
+    """Read the oldest unsent events of each subject: one more than a turn takes, to see whether more wait."""
+    place = func.row_number().over(partition_by=outbox.c.subject, order_by=outbox.c.sequence)
+    numbered = (
+        select(outbox, place.label("place"))
+        .where(outbox.c.subject.in_(list(subjects)), outbox.c.sent_ms.is_(None), outbox.c.refused.is_(None))
+        .subquery()
+    )
+    oldest = (
+        select(numbered)
+        .where(numbered.c.place <= EVENTS_PER_SUBJECT + 1)
+        .order_by(numbered.c.subject, numbered.c.sequence)
+    )
+    found: dict[str, list[Unsent]] = defaultdict(list)
+    for row in await connection.execute(oldest):
+        message = Message(
+            id=row.event_id,
+            type=row.type,
+            body=row.body,
+            content_type=CONTENT_TYPE,
+            mandatory=row.mandatory,
+            headers={"traceparent": row.traceparent} if row.traceparent else {},
+        )
+        found[row.subject].append(Unsent(id=row.id, sequence=row.sequence, message=message))
+    return found
