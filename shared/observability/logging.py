@@ -10,6 +10,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 MAX_FIELD_CHARACTERS = 2_000  # a line stays readable, whatever an untrusted field holds
+MAX_TRACEBACK_CHARACTERS = 16_000  # of an exception in an exception in a task group
 
 LOGGER = "spool"  # of everything that Spool itself says
 
@@ -23,7 +24,6 @@ def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         _hide_secrets,
-        _cut_long_fields,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -37,7 +37,8 @@ def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _write_exception,
+                _cut_long_fields,
                 _renderer(as_json=as_json),
             ],
         )
@@ -51,7 +52,7 @@ def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None
 def _renderer(*, as_json: bool) -> Processor:
     if as_json:
         return structlog.processors.JSONRenderer(ensure_ascii=False)
-    return structlog.dev.ConsoleRenderer(colors=False)
+    return structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 
 
 def _number_of(level: str) -> int:
@@ -64,8 +65,27 @@ def _hide_secrets(_logger: WrappedLogger, _name: str, fields: EventDict) -> Even
     return fields
 
 
+def _write_exception(logger: WrappedLogger, name: str, fields: EventDict) -> EventDict:
+    """Turn an exception into text here, where its length can still be seen to."""
+    written = structlog.processors.format_exc_info(logger, name, fields)
+    if isinstance(written.get("exception"), str):
+        written["exception"] = _without_middle(written["exception"])
+    return written
+
+
 def _cut_long_fields(_logger: WrappedLogger, _name: str, fields: EventDict) -> EventDict:
     for name, value in fields.items():
-        if isinstance(value, str) and len(value) > MAX_FIELD_CHARACTERS:
-            fields[name] = value[:MAX_FIELD_CHARACTERS] + "…"
+        if name == "exception" or isinstance(value, int | float | None):
+            continue
+        text = value if isinstance(value, str) else repr(value)
+        if len(text) > MAX_FIELD_CHARACTERS:
+            fields[name] = text[:MAX_FIELD_CHARACTERS] + "…"
     return fields
+
+
+def _without_middle(traceback: str) -> str:
+    """Keep both ends: where it began, and what it was."""
+    if len(traceback) <= MAX_TRACEBACK_CHARACTERS:
+        return traceback
+    half = MAX_TRACEBACK_CHARACTERS // 2
+    return f"{traceback[:half]}\n…\n{traceback[-half:]}"
