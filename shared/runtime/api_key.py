@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from shared.kernel.errors import Refused
@@ -23,8 +24,8 @@ def keep_key(data_directory: Path) -> tuple[str, bool]:
     """Return the key of a data directory, and whether it was made just now. Only its owner can read it."""
     path = key_file(data_directory)
     data_directory.mkdir(parents=True, exist_ok=True)
-    staged = data_directory / f".api-key.{os.getpid()}"
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # Not named by the process: two containers on one volume have the same number.
+    descriptor, staged = tempfile.mkstemp(dir=data_directory, prefix=".api-key.")
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_urlsafe(KEY_BYTES) + "\n")
         file.flush()
@@ -35,9 +36,9 @@ def keep_key(data_directory: Path) -> tuple[str, bool]:
     except FileExistsError:
         made = False
     finally:
-        staged.unlink()
-    key = path.read_text().strip()
-    if len(key) < 16:
+        Path(staged).unlink()
+    key = path.read_text(errors="replace").strip()
+    if len(key) < 16 or not key.isascii():
         raise Refused(f"{path} holds no key", hint="remove the file: the next start makes a new one")
     return key, made
 
