@@ -88,10 +88,10 @@ def read_event(
     """
     parsed = _parse(body)
     if "specversion" in parsed:
-        received = read_cloud_event(parsed)
-        if received.event.type != expected:
-            raise _unexpected(received.event, expected)
-        return received
+        event = _read_envelope(parsed)
+        if event.type != expected:
+            raise _unexpected(event, expected)
+        return Received(event, _read_data(event))
     return read_cloud_event(
         {
             "specversion": "1.0",
@@ -104,16 +104,17 @@ def read_event(
     )
 
 
+def read_posted(body: bytes) -> Received:
+    """Read a body that has to be a structured CloudEvent, of any known type. Raises Unreadable."""
+    parsed = _parse(body)
+    if "specversion" not in parsed:
+        raise Unreadable((FieldProblem("specversion", "is missing: send a CloudEvent 1.0 as JSON"),))
+    return read_cloud_event(parsed)
+
+
 def read_cloud_event(parsed: Mapping[str, Any]) -> Received:
     """Read a CloudEvent that is already a JSON object. Raises Unreadable."""
-    source, event_id = _identity_or_none(parsed.get("source")), _identity_or_none(parsed.get("id"))
-    wrong = _not_plain(parsed)
-    if wrong:
-        raise Unreadable((FieldProblem("body", wrong),), source=source, event_id=event_id)
-    try:
-        event = Event.model_validate(parsed)
-    except ValidationError as error:
-        raise Unreadable(field_problems(error), source=source, event_id=event_id) from error
+    event = _read_envelope(parsed)
     return Received(event, _read_data(event))
 
 
@@ -127,6 +128,17 @@ def field_problems(error: ValidationError) -> tuple[FieldProblem, ...]:
         )
         for detail in found[:MAX_PROBLEMS]
     )
+
+
+def _read_envelope(parsed: Mapping[str, Any]) -> Event:
+    source, event_id = _identity_or_none(parsed.get("source")), _identity_or_none(parsed.get("id"))
+    wrong = _not_plain(parsed)
+    if wrong:
+        raise Unreadable((FieldProblem("body", wrong),), source=source, event_id=event_id)
+    try:
+        return Event.model_validate(parsed)
+    except ValidationError as error:
+        raise Unreadable(field_problems(error), source=source, event_id=event_id) from error
 
 
 def _read_data(event: Event) -> EventData:
