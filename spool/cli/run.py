@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spool.cli.failures import say
+from spool.cli.asynchronous import run_to_end
 from spool.cli.options import Data
 
 if TYPE_CHECKING:
@@ -74,7 +75,14 @@ def serve(
 
 def migrate(data: Data = None) -> None:
     """Bring the database of SPOOL_DATABASE to this version's tables. Safe to repeat."""
-    raise NotImplementedError
+    from shared.runtime.lock import held_directory
+    from spool.migrations import migrate as migrate_database
+
+    settings = _settings(data_directory=data)
+    # A SQLite file in the data directory may be in use by a Spool that runs there.
+    with held_directory(settings.data_directory) if settings.database is None else nullcontext():
+        run_to_end(migrate_database(settings.database_address))
+    typer.echo("the database has the tables of this version")
 
 
 def _settings(**given: Any) -> Settings:
@@ -84,4 +92,4 @@ def _settings(**given: Any) -> Settings:
 
 
 def _announce(running: Running) -> None:
-    say(f"Spool runs at {running.url}")
+    typer.echo(f"Spool runs at {running.url}")
