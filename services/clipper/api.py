@@ -68,6 +68,7 @@ def clip_router(clipper: Clipper, outbox: Outbox) -> APIRouter:
 
     @router.get("")
     async def list_clips(
+        *,
         camera_id: Annotated[Name | None, Query(alias="cameraId")] = None,
         status: Status | None = None,
         from_ms: Annotated[MomentMs | None, Query(alias="from")] = None,
@@ -75,7 +76,7 @@ def clip_router(clipper: Clipper, outbox: Outbox) -> APIRouter:
         max_items: Annotated[int, Query(alias="maxItems", ge=1, le=500)] = 50,
         next_page_token: Annotated[str | None, Query(alias="nextPageToken")] = None,
     ) -> ClipPage:
-        """List clips, the newest request first. `from` and `to` are UTC milliseconds that the clip touches."""
+        """List clips, the newest request first. `from` and `to`: UTC milliseconds that a clip touches."""
         position = page_position(next_page_token, of=(int, str))
         after = (int(position[0]), str(position[1])) if position else None
         wanted = ClipFilter(camera_id=camera_id, status=status, from_ms=from_ms, to_ms=to_ms, after=after)

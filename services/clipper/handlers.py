@@ -16,10 +16,10 @@ from services.clipper.domain.clip_outcome import (
 from services.clipper.domain.clip_plan import ClipPlan, plan_clip
 from services.clipper.domain.clip_request import refusal_of, wanted_range
 from services.clipper.settings import ClipperSettings
-from services.clipper.store import ClipRow, Clips, Sources, reported_progress
+from services.clipper.store import ClipRow, Clips, Sources, reported_progress, sources_of
 from shared.events.clip import ClipAvailable, ClipOutcome, ClipRequested, StoredClip, Thumbnail
 from shared.events.source import SourceAvailable
-from shared.inbox.outcome import Done, Work
+from shared.inbox.outcome import Done, Later, Work
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Corrupt
 from shared.media.port import ClipFile, Cut, Media, SourceBroken
@@ -38,26 +38,22 @@ class Clipper:
     settings: ClipperSettings
 
 
-async def index_source(event: SourceAvailable, *, work: Work, clipper: Clipper) -> Done:
+async def index_source(event: SourceAvailable, *, work: Work, clipper: Clipper) -> Done:  # noqa: ARG001  # every handler is given its work
     """Remember where a camera was recorded."""
     return Done(writes=(clipper.sources.remember(event),))
 
 
-async def cut_clip(event: ClipRequested, *, work: Work, clipper: Clipper) -> Done:
+async def cut_clip(event: ClipRequested, *, work: Work, clipper: Clipper) -> Done | Later:
     """Cut the wanted range out of a camera's sources, with thumbnails, and store it under its own key."""
     seen = await clipper.clips.find(event.clip_id)
-    if seen and not seen.asks_for(event):
-        return Done(conflicting_duplicate(event))
-    if seen and seen.status == STATUS_OF[ClipAvailable]:
-        return _answer_again(seen)
+    answer = _answer_without_work(event, seen, clipper)
+    if answer:
+        return answer
 
-    settings = clipper.settings
-    refusal = refusal_of(event, now_ms=clipper.clock.now_ms(), max_clip_ms=settings.max_clip_ms)
-    if refusal:
-        return _conclude(clipper, refused(event, refusal), seen)
-
-    wanted = wanted_range(event)
-    plan = plan_clip(wanted, await clipper.sources.overlapping(event.camera_id, wanted))
+    plan = await _plan(event, work=work, clipper=clipper)
+    if plan is None:
+        until_ms = work.waiting_since_ms + clipper.settings.settle_ms
+        return Later(until_ms, reason="sources of the camera may just be arriving")
     if plan.missing:
         return _conclude(clipper, clip_outcome.not_available(event, plan.missing), seen)
 
@@ -71,13 +67,37 @@ async def cut_clip(event: ClipRequested, *, work: Work, clipper: Clipper) -> Don
 
 
 async def give_up_clip(event: ClipRequested, *, reason: str, clipper: Clipper) -> Done:
-    """Tell who asked that the clip will not be made: its attempts are used up, and it lies with the dead letters."""
+    """Tell who asked that the clip will not be made: the work lies with the dead letters."""
     seen = await clipper.clips.find(event.clip_id)
     if seen and (not seen.asks_for(event) or seen.status == STATUS_OF[ClipAvailable]):
         return Done()
     advice = "an operator can replay it: spool dead-letters list"
     outcome = clip_outcome.failed(event, reason=reason, fault="spool", advice=advice)
     return _conclude(clipper, outcome, seen)
+
+
+def _answer_without_work(event: ClipRequested, seen: ClipRow | None, clipper: Clipper) -> Done | None:
+    """Answer what was answered before, or what nobody could cut."""
+    if seen and not seen.asks_for(event):
+        return Done(conflicting_duplicate(event))
+    if seen and seen.status == STATUS_OF[ClipAvailable]:
+        return _answer_again(seen)
+    now_ms = clipper.clock.now_ms()
+    refusal = refusal_of(event, now_ms=now_ms, max_clip_ms=clipper.settings.max_clip_ms)
+    return _conclude(clipper, refused(event, refusal), seen) if refusal else None
+
+
+async def _plan(event: ClipRequested, *, work: Work, clipper: Clipper) -> ClipPlan | None:
+    """Plan from what is indexed. None while something is missing that may just be arriving."""
+    wanted = wanted_range(event)
+    plan = plan_clip(wanted, await clipper.sources.overlapping(event.camera_id, wanted))
+    settled_ms = work.waiting_since_ms + clipper.settings.settle_ms
+    if not plan.missing or clipper.clock.now_ms() >= settled_ms:
+        return plan
+    # Registered before looking again: a source that is indexed in between wakes this work.
+    await work.wake_on(sources_of(event.camera_id))
+    plan = plan_clip(wanted, await clipper.sources.overlapping(event.camera_id, wanted))
+    return None if plan.missing else plan
 
 
 async def _make_clip(event: ClipRequested, plan: ClipPlan, *, work: Work, clipper: Clipper) -> ClipAvailable:

@@ -19,6 +19,8 @@ class ClipperSettings(Environment):
     """How many clips one process cuts at the same time."""
     max_clip_ms: Annotated[int, Field(ge=1, le=86_400_000)] = 600_000
     """The longest clip that may be asked for, in milliseconds."""
+    settle_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2_000
+    """How long a request waits for sources that are just being announced, in milliseconds."""
     time_limit_s: Annotated[int, Field(ge=1, le=86_400)] = 1800
     """How long the making of one clip may take, in seconds."""
     key_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$")] = "clips/"

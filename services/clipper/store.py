@@ -1,4 +1,4 @@
-"""The clipper's tables and queries: where sources are, and what became of requests. Nobody else reads them."""
+"""The clipper's tables and queries: where sources are, what became of requests. Nobody else reads them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.clipper.domain.clip_outcome import Status
 from services.clipper.domain.clip_plan import SourceSpan
 from shared.database.engine import Database
+from shared.database.inserting import insert_into
 from shared.database.tables import RowId, metadata
 from shared.events.clip import ClipOutcome, ClipRequested
 from shared.events.source import SourceAvailable
 from shared.inbox.outcome import WorldMoved, Write
+from shared.inbox.wake import wake
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Bug, Conflict, Transient
 from shared.kernel.timeline import TimeRange
@@ -142,12 +143,18 @@ class Sources:
                 "announced_ms": self._clock.now_ms(),
             }
             await connection.execute(
-                _insert(connection, source_table)
+                insert_into(connection, source_table)
                 .values(camera_id=source.camera_id, key=source.key, **values)
                 .on_conflict_do_update(index_elements=["camera_id", "key"], set_=values)
             )
+            await wake(connection, sources_of(source.camera_id))
 
         return write
+
+
+def sources_of(camera_id: str) -> str:
+    """Return the wake key of work that waits for sources of a camera."""
+    return f"sources of {camera_id}"
 
 
 class Clips:
@@ -187,7 +194,12 @@ class Clips:
             if seen:
                 await _reopen(connection, request.clip_id, now_ms)
             else:
-                fresh = {"status": REQUESTED, "revision": 1, "requested_ms": now_ms, "updated_ms": now_ms}
+                fresh: dict[str, object] = {
+                    "status": REQUESTED,
+                    "revision": 1,
+                    "requested_ms": now_ms,
+                    "updated_ms": now_ms,
+                }
                 await _insert_clip(connection, _asked(request) | fresh)
             await tell(connection)
             return await _existing_clip(connection, request.clip_id)
@@ -212,7 +224,7 @@ class Clips:
 
         async def write(connection: AsyncConnection) -> None:
             now_ms = self._clock.now_ms()
-            ended = {
+            ended: dict[str, object] = {
                 "status": status,
                 "revision": outcome.revision,
                 "updated_ms": now_ms,
@@ -288,7 +300,7 @@ def _asked(request: ClipRequested | ClipOutcome) -> dict[str, object]:
 
 
 async def _insert_clip(connection: AsyncConnection, values: dict[str, object]) -> None:
-    insertion = _insert(connection, clip_table).values(**values)
+    insertion = insert_into(connection, clip_table).values(**values)
     inserted = await connection.execute(insertion.on_conflict_do_nothing(index_elements=["clip_id"]))
     if inserted.rowcount != 1:
         raise WorldMoved("the clip was asked for by somebody else in the meantime")
@@ -323,9 +335,5 @@ def _conditions(wanted: ClipFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _insert(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-
-
 def _clip_row(row: Row[tuple[object, ...]]) -> ClipRow:
-    return ClipRow(**row._mapping)
+    return ClipRow(**row._mapping)  # noqa: SLF001  # a public name with an underscore, against column names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,13 +11,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from shared.events.fields import Wire
-from shared.events.registry import Unreadable
+from shared.events.registry import MAX_PROBLEMS, Unreadable
 from shared.kernel.errors import Conflict, NotFound, Permanent, Refused, SpoolError, Transient
 
 RETRY_AFTER_S = 5  # a dependency that restarts is back within seconds
 
 
-_HTTP_ERRORS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_HTTP_ERRORS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 class ErrorDetail(Wire):
@@ -80,10 +81,7 @@ async def _answer_spool_error(_request: Request, error: Exception) -> JSONRespon
 async def _answer_invalid_request(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    details = tuple(
-        ErrorDetail(field=_field(found["loc"]), message=found["msg"].removeprefix("Value error, "))
-        for found in error.errors()
-    )
+    details = tuple(_detail(found) for found in error.errors()[:MAX_PROBLEMS])
     said = "; ".join(f"{detail.field}: {detail.message}" for detail in details)
     return error_answer(422, "invalid_request", said, details)
 
@@ -98,6 +96,13 @@ async def _answer_http_error(_request: Request, error: Exception) -> JSONRespons
 async def _answer_bug(_request: Request, _error: Exception) -> JSONResponse:
     """Say nothing of what happened: it is ours to know."""
     return error_answer(500, "internal", "something is wrong inside Spool; its log says what")
+
+
+def _detail(found: Mapping[str, Any]) -> ErrorDetail:
+    if found["type"] == "json_invalid":
+        message = f"is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
+        return ErrorDetail(field="body", message=message)
+    return ErrorDetail(field=_field(found["loc"]), message=found["msg"].removeprefix("Value error, "))
 
 
 def _field(location: tuple[int | str, ...]) -> str:

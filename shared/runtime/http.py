@@ -17,6 +17,7 @@ from shared.runtime.authentication import Authentication
 from shared.runtime.body_limit import BodyLimit
 from shared.runtime.errors import answer_errors
 
+BACKLOG = 256  # connections that wait to be accepted
 DESCRIPTION = "Looks after recordings of calls, meetings and cameras for their whole life."
 
 # What is wrong with each dependency, in words; empty when all is well.
@@ -71,6 +72,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)  # so that nobody is turned away while the rest is started
     except OSError as error:
         listener.close()
         hint = "choose another with SPOOL_HTTP_PORT, 0 for a free one"

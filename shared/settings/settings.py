@@ -80,10 +80,8 @@ class Settings(Environment):
 
     ffmpegs_at_once: Annotated[int, Field(ge=1, le=256)] = 2
     """How many ffmpeg processes may run at the same time."""
-    ffmpeg_memory_mib: Annotated[int, Field(ge=256, le=1_048_576)] = 2048
-    """How much memory one ffmpeg may use."""
-    ffmpeg_time_limit_s: Annotated[int, Field(ge=1, le=86_400)] = 600
-    """How long one ffmpeg may run, in seconds of wall time; its CPU time has the same limit on each core."""
+    keep_hours: Annotated[int, Field(ge=1, le=8760)] = 168
+    """How long work that is done, and events that were told, can still be listed, in hours."""
     drain_grace_s: Annotated[int, Field(ge=0, le=3600)] = 20
     """How long work may go on after SIGTERM before its claim is released."""
 
@@ -117,7 +115,11 @@ class Settings(Environment):
     @property
     def embedded(self) -> bool:
         """Whether something of this process lives in the data directory, which it then owns alone."""
-        return self.bus.startswith("local:") or (self.database or "sqlite:").startswith("sqlite:")
+        return self.bus.startswith("local:") or self.embedded_database
+
+    @property
+    def embedded_database(self) -> bool:
+        return self.database_address.startswith("sqlite:")
 
     @property
     def storage_address(self) -> str:

@@ -1,0 +1,68 @@
+"""The clipper, wired: which event goes to which handler, with what it works. The first file to open."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from services.clipper.api import clip_router
+from services.clipper.handlers import Clipper, cut_clip, give_up_clip, index_source
+from services.clipper.periodic import SWEEP_EVERY_S, sweep_uploads
+from services.clipper.settings import ClipperSettings
+from services.clipper.store import Clips, Sources
+from shared.events.clip import ClipRequested
+from shared.events.source import SourceAvailable
+from shared.inbox.router import Route, Router
+from shared.outbox.writing import Outbox
+from shared.runtime.scheduler import Tick
+from shared.runtime.service import Service
+from shared.runtime.wiring import Platform
+from shared.settings.settings import load
+
+NAME = "clipper"
+INDEX_HANDS = 2  # a row each: two keep the database busy
+
+
+def hands() -> int:
+    """How many pieces of work one clipper does at once."""
+    return load(ClipperSettings).hands + INDEX_HANDS
+
+
+def build(platform: Platform) -> Service:
+    """Put the clipper together. Raises SettingsError."""
+    settings = load(ClipperSettings)
+    clipper = Clipper(
+        clips=Clips(platform.database, platform.clock),
+        sources=Sources(platform.database, platform.clock),
+        media=platform.media,
+        storage=platform.storage,
+        clock=platform.clock,
+        settings=settings,
+    )
+    outbox = Outbox(platform.clock, source=f"/spool/{NAME}", written=platform.relay.wake)
+    return Service(
+        router=Router(NAME, _routes(clipper)),
+        http=clip_router(clipper, outbox),
+        ticks=(
+            Tick(
+                task="clipper.sweep_uploads",
+                every_s=SWEEP_EVERY_S,
+                run=partial(
+                    sweep_uploads, storage=platform.storage, uploads=platform.uploads, settings=settings
+                ),
+            ),
+        ),
+    )
+
+
+def _routes(clipper: Clipper) -> tuple[Route, ...]:
+    """Return the routing table: event, handler, and how it is worked."""
+    return (
+        Route(SourceAvailable, partial(index_source, clipper=clipper), hands=INDEX_HANDS, ordered=True),
+        Route(
+            ClipRequested,
+            partial(cut_clip, clipper=clipper),
+            hands=clipper.settings.hands,
+            time_limit_s=clipper.settings.time_limit_s,
+            given_up=partial(give_up_clip, clipper=clipper),
+        ),
+    )

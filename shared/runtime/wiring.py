@@ -1,0 +1,142 @@
+"""An address becomes an adapter. The only place that knows which technology is behind a port."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import imageio_ffmpeg
+
+from shared.bus.local import LocalBus
+from shared.bus.port import Bus
+from shared.bus.rabbitmq import RabbitBus
+from shared.database.engine import Database
+from shared.database.opening import open_database
+from shared.kernel.checkpoint import Checkpoint, pass_by
+from shared.kernel.clock import Clock
+from shared.kernel.errors import Refused
+from shared.media.engine import MediaEngine
+from shared.media.ffmpeg import Ffmpeg
+from shared.media.port import Media
+from shared.observability.media_metrics import FfmpegMetrics
+from shared.observability.metrics import UNROUTED
+from shared.outbox.relay import Relay
+from shared.settings.settings import Settings
+from shared.storage.local import FileStorage
+from shared.storage.multipart import UploadJournal
+from shared.storage.port import Storage
+from shared.storage.s3 import S3Storage
+from shared.storage.s3_address import S3Address
+
+SPARE_CONNECTIONS = 8  # beside the hands: heartbeat, relay, ticks and the HTTP routes
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Everything that services stand on, open. Each field is a port; only this module knows the adapters."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    bus: Bus
+    storage: Storage
+    uploads: UploadJournal
+    media: Media
+    relay: Relay
+    name: str  # this process's own, written beside its claims
+    checkpoint: Checkpoint = pass_by
+
+
+@dataclass(frozen=True, slots=True)
+class Lending:
+    """How a directory lends objects by URL: the address of this server, and the key that it signs with."""
+
+    public_url: str
+    signing_key: bytes
+
+    @classmethod
+    def by(cls, api_key: str, *, public_url: str) -> Lending:
+        """Derive the signing key from an API key: whoever may read everything may lend something."""
+        return cls(public_url, hashlib.sha256(b"spool lending\n" + api_key.encode()).digest())
+
+
+@asynccontextmanager
+async def open_platform(
+    settings: Settings, *, clock: Clock, hands: int, lending: Lending, checkpoint: Checkpoint = pass_by
+) -> AsyncIterator[Platform]:
+    """Open what the settings' addresses name, and close it in the opposite order.
+
+    `hands` is how much work is done at once: the database gets as many connections, and some. `checkpoint`
+    is told each step of the road. Raises Refused for an address that cannot be one, Unavailable when
+    something does not answer.
+    """
+    name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    async with AsyncExitStack() as stack:
+        address = settings.database_address
+        database = await open_database(address, clock=clock, connections=hands + SPARE_CONNECTIONS)
+        stack.push_async_callback(database.close)
+        bus = await open_bus(settings)
+        stack.push_async_callback(bus.close)
+        uploads = UploadJournal(database, _store_name(settings))
+        storage = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
+        stack.push_async_callback(storage.close)
+        scratch = settings.data_directory / "scratch"
+        _make_private(scratch)
+        media = open_media(settings, storage, directory=scratch)
+        relay = Relay(bus=bus, database=database, clock=clock, name=name, checkpoint=checkpoint)
+        yield Platform(settings, clock, database, bus, storage, uploads, media, relay, name, checkpoint)
+
+
+async def open_bus(settings: Settings) -> Bus:
+    """Connect to the bus. Raises Refused or Unavailable."""
+    if settings.bus.startswith("amqp"):
+        return await RabbitBus.open(settings.bus, unrouted=_count_unrouted)
+    _make_private(settings.data_directory)
+    return await LocalBus.open(settings.data_directory / "bus.db", unrouted=_count_unrouted)
+
+
+def open_media(settings: Settings, storage: Storage, *, directory: Path) -> Media:
+    """Return the engine that cuts in `storage`, with the ffmpeg of the wheel."""
+    binary = Path(imageio_ffmpeg.get_ffmpeg_exe())
+    ffmpeg = Ffmpeg(binary, at_once=settings.ffmpegs_at_once, metrics=FfmpegMetrics())
+    return MediaEngine(storage, ffmpeg, directory=directory)
+
+
+async def _open_storage(
+    settings: Settings, *, clock: Clock, uploads: UploadJournal, lending: Lending
+) -> Storage:
+    address = settings.storage_address
+    if address.startswith("s3:"):
+        return await S3Storage.open(address, journal=uploads)
+    return await FileStorage.open(
+        _directory_of(address), public_url=lending.public_url, signing_key=lending.signing_key, clock=clock
+    )
+
+
+def _store_name(settings: Settings) -> str:
+    """Return what the journal of uploads calls the store, whatever the way to it."""
+    address = settings.storage_address
+    return S3Address.parse(address).name if address.startswith("s3:") else address
+
+
+def _directory_of(address: str) -> Path:
+    parts = urlsplit(address)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        example = "SPOOL_STORAGE=file:///var/lib/spool/media"
+        raise Refused(f"SPOOL_STORAGE: {address} names no directory of this machine", hint=f"as {example}")
+    return Path(unquote(parts.path))
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _count_unrouted(event_type: str) -> None:
+    UNROUTED.labels(event_type).inc()

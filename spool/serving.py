@@ -1,0 +1,107 @@
+"""A process of Spool, from its settings to its end: all services, or some."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from services.clipper import app as clipper
+from shared.inbox.claims import release_all_claims
+from shared.kernel.checkpoint import Checkpoint, pass_by
+from shared.observability.logging import configure_logging
+from shared.outbox.subjects import release_all_subjects
+from shared.runtime.api_key import KeyRing, keep_key
+from shared.runtime.clock import SystemClock
+from shared.runtime.http import listening_socket
+from shared.runtime.lock import held_directory
+from shared.runtime.service import Process
+from shared.runtime.wiring import Lending, Platform, open_platform
+from shared.settings.settings import Settings
+from spool.migrations import migrate
+
+_APPS: dict[str, ModuleType] = {clipper.NAME: clipper}
+SERVICES = tuple(_APPS)
+RUNNING_FILE = "running.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A Spool that answers: where, and the key it accepts. `key_is_new`: made just now, and kept."""
+
+    url: str
+    api_key: str
+    key_is_new: bool
+    data_directory: Path
+
+
+async def serve(
+    settings: Settings,
+    *,
+    services: Sequence[str],
+    on_ready: Callable[[Running], None] | None = None,
+    adapt: Callable[[Platform], Platform] | None = None,
+    checkpoint: Checkpoint = pass_by,
+) -> None:
+    """Run services until SIGTERM, SIGINT or cancellation, then drain.
+
+    What of the settings is embedded is migrated, and held alone by this process. `adapt` may put something
+    between the services and their ports, and `checkpoint` is told each step of the road: for tests.
+    Raises Refused or Unavailable when it cannot start.
+    """
+    configure_logging(level=settings.log_level, as_json=settings.log_format == "json")
+    with contextlib.ExitStack() as stack:
+        if settings.embedded:
+            stack.enter_context(held_directory(settings.data_directory))
+        listener = stack.enter_context(listening_socket(settings.http_host, settings.http_port))
+        running = _running(settings, listener)
+        if settings.database is None:
+            await migrate(settings.database_address)
+        lending = Lending.by(running.api_key, public_url=settings.public_url or running.url)
+        hands = sum(_APPS[name].hands() for name in services)
+        async with open_platform(
+            settings, clock=SystemClock(), hands=hands, lending=lending, checkpoint=checkpoint
+        ) as opened:
+            platform = adapt(opened) if adapt else opened
+            if settings.embedded_database:
+                # Whoever holds the directory is alone: nobody else's claim can be alive.
+                await release_all_claims(platform.database)
+                await release_all_subjects(platform.database)
+            process = Process(
+                [_APPS[name].build(platform) for name in services],
+                platform,
+                keys=KeyRing(settings.api_keys or (running.api_key,)),
+                lending=lending,
+                listener=listener,
+            )
+            stack.enter_context(_announced(running))
+            await process.run(lambda: on_ready(running) if on_ready else None)
+
+
+def _running(settings: Settings, listener: socket.socket) -> Running:
+    host, port = listener.getsockname()[:2]
+    shown_host = f"[{host}]" if ":" in host else host
+    if settings.api_keys:
+        api_key, is_new = settings.api_keys[0], False
+    else:
+        api_key, is_new = keep_key(settings.data_directory)
+    return Running(f"http://{shown_host}:{port}", api_key, is_new, settings.data_directory)
+
+
+@contextlib.contextmanager
+def _announced(running: Running) -> Iterator[None]:
+    """Leave the address in the data directory while this process runs: the command line looks there."""
+    path = running.data_directory / RUNNING_FILE
+    running.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    staged = path.with_suffix(f".{os.getpid()}")
+    staged.write_text(json.dumps({"url": running.url, "pid": os.getpid()}))
+    staged.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
