@@ -34,11 +34,11 @@ def _rule(pattern: str, error: type[SpoolError], sentence: str, hint: str | None
 
 
 _RULES = (
-    # Ours to mend, or a passing trouble of the machine: said before anything the input is blamed for.
+    # What passes, or is the machine's trouble, is said before anything that the input is blamed for.
     _rule(
-        r"Cannot allocate memory|Resource temporarily unavailable|out of memory",
+        r"Cannot allocate memory|Resource temporarily unavailable",
         Transient,
-        "needs more memory than an ffmpeg may have",
+        "needs more memory than it may have",
     ),
     _rule(
         r"No space left on device|Disk quota exceeded",
@@ -47,22 +47,26 @@ _RULES = (
         "free some space for temporary files",
     ),
     _rule(
-        r"Unrecognized option|Option .* not found|No such filter|Error parsing|Unknown encoder|"
-        r"Trailing option|Invalid argument.*filter|Error opening output",
+        r"Connection refused|Connection reset|Connection timed out|Server returned 5",
+        Unavailable,
+        "lost the connection to its source",
+    ),
+    _rule(r"matches no streams", Corrupt, "found no such picture or sound in the input"),
+    _rule(
+        r"Unrecognized option|Error parsing options|No such filter|Unknown encoder|No such file or directory",
         Bug,
         "was started with arguments that it does not take",
     ),
     _rule(
-        r"Connection (?:refused|reset|timed out)|Server returned 5|HTTP error 5",
-        Unavailable,
-        "lost the connection to its source",
-    ),
-    # What the input is to blame for.
-    _rule(
-        r"not on whitelist|not allowed to load|Filename extension of .* is not a common",
+        r"not on whitelist",
         Corrupt,
         "was asked by the input to open another file or address",
         "only the source itself is ever read",
+    ),
+    _rule(
+        r"exceeds specified max pixel count",
+        Corrupt,
+        "refused a picture that is larger than any camera makes",
     ),
     _rule(
         r"moov atom not found",
@@ -70,22 +74,13 @@ _RULES = (
         "found no index (moov) in the MP4",
         "the file is cut off, or its recording was never finished",
     ),
-    _rule(r"matches no streams", Corrupt, "found no picture and no sound in the input"),
     _rule(
-        r"Picture size \S+ is invalid|max_pixels|exceeds specified max pixel count",
-        Corrupt,
-        "refused a picture that is larger than any camera makes",
-    ),
-    _rule(
-        r"[Dd]ecoder .* not found|no decoder found|Decoding requested, but no decoder",
+        r"[Dd]ecoder not found|[Nn]o decoder (?:could be )?found|no decoder found for",
         Corrupt,
         "knows no decoder for the input",
     ),
     _rule(
-        r"EBML header parsing failed|Invalid data found|could not find codec parameters|"
-        r"Error while decoding|error while decoding|Invalid NAL|No start code",
-        Corrupt,
-        "found data that cannot be decoded",
+        r"Invalid data found|could not find codec parameters", Corrupt, "found data that cannot be decoded"
     ),
     _rule(r"End of file", Corrupt, "came to the end of the input too early"),
 )
@@ -110,7 +105,9 @@ def _by_code(ended: Ended, what: str) -> SpoolError | None:
     if ended.code == -signal.SIGXFSZ:
         return Transient(f"{what}: ffmpeg wrote more bytes than a file may have")
     if ended.code in (-signal.SIGXCPU, _ASKED_TO_STOP):
-        return Transient(f"{what} took more CPU time than an ffmpeg may take")
+        return Transient(
+            f"{what}: ffmpeg was told to stop", hint="it used up its CPU time, or was ended from outside"
+        )
     if ended.code < 0:
         return Transient(
             f"{what}: ffmpeg was killed by signal {-ended.code}", hint="memory or CPU time ran out"

@@ -18,8 +18,9 @@ from shared.media.diagnosis import diagnose
 from shared.media.ffmpeg import Ended, Ffmpeg, Limits, Sink
 from shared.media.framecrc import Entry, FrameLog
 from shared.media.loopback import Loopback
+from shared.media.packets import Packets, Starts
 from shared.media.port import Cut, MediaInfo, SourceBroken
-from shared.media.sniff import SNIFF_BYTES, Container, sniff
+from shared.media.sniff import MP4, SNIFF_BYTES, Container, sniff
 from shared.storage.port import Storage, StoredObject
 
 MIB = 1024 * 1024
@@ -27,17 +28,16 @@ SURVEY_MEMORY_BYTES = 1024 * MIB  # the index of a day-long recording has tens o
 SURVEY_LIMITS = Limits(cpu_s=300, memory_bytes=SURVEY_MEMORY_BYTES, file_bytes=NO_FILE_BYTES, wall_s=600)
 STARTS_S = Fraction(1)  # of a source is read to see when its streams start: nearly always together
 LATE_STARTS_S = Fraction(30)  # and this much when one of them has not
-# An audio encoder's run-up comes before the first picture where a container cannot say that it is not to be
-# heard (MPEG-TS). More than this is sound that really starts earlier.
-RUN_UP_S = Fraction(1, 10)
+EMPTY_START_S = Fraction(1)  # later, and an MP4 is a fragment of something longer, with that one's clock
 # How far before a cut reading starts, so that a key frame lies in between. An index finds one by itself;
 # a transport stream has none, so if the first try meets no key frame, the next starts earlier.
 _LEADS_S = {True: (2, 60), False: (10, 60)}
 _INDEXED = frozenset({"mp4", "matroska", "avi", "flv"})
-SHORT_TOLERANCE_S = Fraction(1, 10)  # a camera's last frame and its last AAC frame end when they end
-LONGEST_FRAME_S = Fraction(1)  # a time-lapse camera's last frame lasts as long as its others, up to this
 # A VP8 packet may hold a picture that is only referred to and never shown.
 _HIDING_CODECS = frozenset({"vp8"})
+
+# A transport stream says how long it is only in its last packets, which nobody needs twice.
+_UNMEASURED = ("-skip_estimate_duration_from_pts", "1")
 
 _DURATION = re.compile(r"^  Duration: (\d+):(\d\d):(\d\d)\.(\d\d),", re.MULTILINE)
 
@@ -62,7 +62,8 @@ class Source:
 
     def input(self, from_s: Fraction | None, length_s: Fraction) -> Input:
         """Describe a part of it to ffmpeg."""
-        return commands.served(self.url, self.container.demuxer, *commands.window(from_s, length_s))
+        options = commands.window(from_s, length_s)
+        return commands.served(self.url, self.container.demuxer, *_UNMEASURED, *options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +123,13 @@ async def examine(ffmpeg: Ffmpeg, storage: Storage, loopback: Loopback, key: str
     starts, log, ended = await _read_starts(ffmpeg, loopback, key, url, container)
     streams = {stream.kind: stream for stream in log.streams.values()}
     video, audio = streams.get("video"), streams.get("audio")
-    if not starts.seen_s:
+    if not starts.kinds:
         raise SourceBroken(key, f"the source {key} has neither pictures nor sound")
     return Source(
         stored=stored,
         url=url,
         container=container,
-        start_s=starts.presentation_s,
+        start_s=_presentation_start_s(container, starts.presentation_s),
         declared_ms=_declared_ms(ended.stderr),
         video_codec=video.codec if video else None,
         audio_codec=audio.codec if audio else None,
@@ -169,103 +170,41 @@ async def inspect(ffmpeg: Ffmpeg, loopback: Loopback, source: Source, cut: Cut) 
 
 async def _read_starts(
     ffmpeg: Ffmpeg, loopback: Loopback, key: str, url: str, container: Container
-) -> tuple[_Starts, FrameLog, Ended]:
+) -> tuple[Starts, FrameLog, Ended]:
     """Read a second of a source, or more if one of its streams starts later."""
 
-    async def read(length_s: Fraction) -> tuple[_Starts, FrameLog, Ended]:
-        starts = _Starts()
+    async def read(length_s: Fraction) -> tuple[Starts, FrameLog, Ended]:
+        starts = Starts()
         log = FrameLog(starts.take)
         reading = commands.served(url, container.demuxer, *commands.window(None, length_s))
         arguments = commands.list_packets(reading, describe=True)
         return starts, log, await _run(ffmpeg, loopback, key, arguments, log)
 
     starts, log, ended = await read(STARTS_S)
-    if len(starts.seen_s) == len(log.streams):
+    if len(starts.kinds) == len(log.streams):
         return starts, log, ended
     return await read(LATE_STARTS_S)
 
 
 async def _read_packets(
     ffmpeg: Ffmpeg, loopback: Loopback, source: Source, start_s: Fraction, end_s: Fraction
-) -> tuple[Fraction | None, _Packets]:
+) -> tuple[Fraction | None, Packets]:
     """List the packets of a cut from a moment on from which its first picture can be decoded."""
     for lead_s in _LEADS_S[source.container.name in _INDEXED]:
         from_s = start_s - lead_s
         if from_s <= source.start_s:
             break
-        packets = _Packets(start_s, end_s)
+        packets = Packets(start_s, end_s)
         await _list(ffmpeg, loopback, source, source.input(from_s, end_s - from_s), packets)
         if packets.decodable or source.video_codec is None:
             return from_s, packets
-    packets = _Packets(start_s, end_s)
+    packets = Packets(start_s, end_s)
     await _list(ffmpeg, loopback, source, source.input(None, end_s - source.start_s), packets)
     return None, packets
 
 
-async def _list(
-    ffmpeg: Ffmpeg, loopback: Loopback, source: Source, reading: Input, packets: _Packets
-) -> None:
+async def _list(ffmpeg: Ffmpeg, loopback: Loopback, source: Source, reading: Input, packets: Packets) -> None:
     await _run(ffmpeg, loopback, source.key, commands.list_packets(reading), FrameLog(packets.take))
-
-
-class _Starts:
-    """When the picture and the sound of a source start, of the packets seen so far."""
-
-    def __init__(self) -> None:
-        self.seen_s: dict[str, Fraction] = {}
-
-    def take(self, entry: Entry) -> None:
-        if entry.discarded or entry.pts is None:
-            self.seen_s.setdefault(entry.stream.kind, Fraction(0))
-            return
-        kind = entry.stream.kind
-        self.seen_s[kind] = min(self.seen_s.get(kind, entry.start_s), entry.start_s)
-
-    @property
-    def presentation_s(self) -> Fraction:
-        """The start of what comes first, but the picture's where the sound is only a run-up ahead of it."""
-        first = min(self.seen_s.values())
-        video = self.seen_s.get("video", first)
-        return video if video - first < RUN_UP_S else first
-
-
-class _Packets:
-    """What the packets of a cut add up to."""
-
-    def __init__(self, start_s: Fraction, end_s: Fraction) -> None:
-        self._start_s, self._end_s = start_s, end_s
-        self._ends_s: dict[str, Fraction] = {}
-        self._frame_s = Fraction(0)
-        self.first_s: Fraction | None = None
-        self.frames = 0
-        self.pictures = False
-        self.sound = False
-        self.timed = True
-        self.decodable = False  # a key frame comes at or before the start
-
-    def take(self, entry: Entry) -> None:
-        if entry.discarded:
-            return
-        kind, pts_s = entry.stream.kind, entry.start_s
-        self.first_s = pts_s if self.first_s is None else min(self.first_s, pts_s)
-        self._ends_s[kind] = max(self._ends_s.get(kind, entry.end_s), entry.end_s)
-        if kind == "audio":
-            self.sound = self.sound or entry.end_s > self._start_s
-            return
-        self.pictures = True
-        self.timed = self.timed and entry.pts is not None
-        self.decodable = self.decodable or (entry.key and pts_s <= self._start_s)
-        self.frames += self._start_s <= pts_s < self._end_s
-        self._frame_s = entry.duration * entry.stream.time_base
-
-    def check_end(self, key: str, cut: Cut, source_start_s: Fraction) -> None:
-        """Raise SourceBroken when pictures, or sound where there are none, end before the cut."""
-        end_s = self._ends_s.get("video", self._ends_s.get("audio", source_start_s))
-        tolerance_s = max(SHORT_TOLERANCE_S, min(self._frame_s, LONGEST_FRAME_S))
-        if end_s + tolerance_s < self._end_s:
-            end_ms = int((end_s - source_start_s) * 1000)
-            message = f"the source {key} ends early: at {end_ms} ms, the cut needs {cut.end_ms} ms"
-            raise SourceBroken(key, message)
 
 
 async def _recognise(storage: Storage, stored: StoredObject) -> Container:
@@ -296,6 +235,11 @@ async def _measure_ms(ffmpeg: Ffmpeg, loopback: Loopback, source: Source) -> int
     reading = commands.served(source.url, source.container.demuxer, "-copyts")
     await _run(ffmpeg, loopback, source.key, commands.list_packets(reading), FrameLog(take))
     return round((end_s - source.start_s) * 1000)
+
+
+def _presentation_start_s(container: Container, first_s: Fraction) -> Fraction:
+    """Return when the presentation starts. An MP4 has a clock of its own, and may start with nothing."""
+    return Fraction(0) if container == MP4 and 0 <= first_s < EMPTY_START_S else first_s
 
 
 def _declared_ms(stderr: str) -> int:
