@@ -18,6 +18,7 @@ from shared.media.mp4.selection import CannotCopy
 from shared.media.pictures import render
 from shared.media.port import ClipFile, Cut, MediaInfo, Picture, Progress, SourceBroken
 from shared.media.settling import Settled, settle
+from shared.media.survey import describe
 from shared.storage.port import Storage, WriteOptions
 
 
@@ -34,15 +35,15 @@ class MediaEngine:
     async def describe(self, key: str) -> MediaInfo:
         index = await self._indexes.load(key)
         movie = index.movie
-        video = None if movie is None else movie.video
-        audio = None if movie is None else movie.audio
+        if movie is None or movie.fragmented:
+            return await describe(self._ffmpeg, self._storage, key)
         return MediaInfo(
-            duration_ms=0 if movie is None else movie.duration_ms,
+            duration_ms=movie.duration_ms,
             container=index.container.name,
-            video_codec=None if video is None else video.entry.codec,
-            audio_codec=None if audio is None else audio.entry.codec,
-            width=0 if video is None else video.entry.width,
-            height=0 if video is None else video.entry.height,
+            video_codec=None if movie.video is None else movie.video.entry.codec,
+            audio_codec=None if movie.audio is None else movie.audio.entry.codec,
+            width=0 if movie.video is None else movie.video.entry.width,
+            height=0 if movie.video is None else movie.video.entry.height,
             size_bytes=index.stored.size_bytes,
         )
 

@@ -61,17 +61,26 @@ async def prove_copied(
     return _proof(index, movie, reader.bytes_read)
 
 
-async def prove_encoded(storage: Storage, ffmpeg: Ffmpeg, stored: StoredObject, *, duration_ms: int) -> Proof:
-    """Prove a clip that was encoded anew, by decoding all of its pictures.
+async def prove_encoded(
+    storage: Storage, ffmpeg: Ffmpeg, stored: StoredObject, *, duration_ms: int, video_frames: int | None
+) -> Proof:
+    """Prove a clip that was encoded anew.
 
-    Raises Corrupt when the object is not what was wanted, Transient.
+    Its pictures are all decoded, unless `video_frames` says how many were when the same bytes lay on this
+    machine: then the first and the last group are. Raises Corrupt when the object is not what was wanted,
+    Transient.
     """
     index, movie = await _read_back(storage, stored)
     _compare_durations(stored.key, movie, duration_ms, tolerance_ms=ENCODED_TOLERANCE_MS)
     reader = RangeReader(storage, stored)
-    if movie.video is not None:
+    if movie.video is not None and video_frames is None:
         await _decode_all(reader, ffmpeg, movie.video)
-    return _proof(index, movie, reader.bytes_read)
+    elif movie.video is not None:
+        await _decode(ffmpeg, await _read_ends(reader, movie.video, 0, len(movie.video.samples)))
+    proof = _proof(index, movie, reader.bytes_read)
+    if video_frames is not None and proof.video_frames != video_frames:
+        raise Corrupt(f"the clip {stored.key} shows {proof.video_frames} pictures instead of {video_frames}")
+    return proof
 
 
 async def _read_back(storage: Storage, stored: StoredObject) -> tuple[SourceIndex, Movie]:

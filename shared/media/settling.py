@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import suppress
-
 from dataclasses import dataclass, replace
 from typing import Protocol
 

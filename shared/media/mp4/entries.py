@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.media.mp4.boxes import FULL_BYTES, Malformed, box, children, take, unpack, walk
+from shared.media.mp4.boxes import FULL_BYTES, Malformed, box, children, name, take, unpack, walk
 
 _VIDEO_FIELDS_BYTES = 78  # of a VisualSampleEntry before its child boxes
 _AUDIO_FIELDS_BYTES = 28  # of an AudioSampleEntry, version 0
 # QuickTime's sound descriptions of version 1 and 2 have more fields before the child boxes.
 _AUDIO_EXTRA_BYTES = {0: 0, 1: 16, 2: 36}
 _AAC_OBJECTS = (0x40, 0x66, 0x67, 0x68)  # MPEG-4 AAC, and the three profiles of MPEG-2 AAC
+_OTHER_OBJECTS = {0x69: "mp3", 0x6B: "mp3", 0xA5: "ac3", 0xDD: "vorbis"}  # for messages
 _DECODER_CONFIG_TAG, _DECODER_SPECIFIC_TAG, _ES_TAG = 4, 5, 3
 
 
@@ -33,12 +34,14 @@ class SampleEntry:
     height: int = 0
     avc: AvcConfig | None = None
     aac: bool = False
+    object_type: int = 0  # of an elementary stream (esds)
 
     @property
     def codec(self) -> str:
+        """The codec's common name where there is one, else the entry's four letters."""
         if self.avc is not None:
             return "h264"
-        return "aac" if self.aac else self.kind.decode("latin-1").strip()
+        return "aac" if self.aac else _OTHER_OBJECTS.get(self.object_type) or name(self.kind)
 
 
 def read_entries(stsd: memoryview, handler: bytes) -> tuple[SampleEntry, ...]:
@@ -91,7 +94,7 @@ def _read_audio(kind: bytes, payload: memoryview) -> SampleEntry:
     # Bit rates and buffer sizes in `esds` are averages of the one file.
     identity = (kind, take(payload, 16, 12), bytes([object_type]), specific)
     aac = kind == b"mp4a" and version == 0 and object_type in _AAC_OBJECTS and bool(specific)
-    return SampleEntry(kind, raw, identity, aac=aac)
+    return SampleEntry(kind, raw, identity, aac=aac, object_type=object_type)
 
 
 def _read_decoder(esds: memoryview) -> tuple[int, bytes]:

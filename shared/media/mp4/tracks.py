@@ -41,6 +41,7 @@ class Track:
     edits: tuple[Edit, ...]
     samples: SampleTable
     media_ticks: int  # from the first decode time to the end of the last sample
+    shown_ticks: int  # on the same line, when the picture that is shown last ends
 
     @property
     def entry(self) -> SampleEntry:
@@ -80,11 +81,11 @@ def shown_ms(track: Track, movie_timescale: int) -> tuple[int, int]:
             lead_ticks += edit.duration_ticks
             continue
         # An edit may promise more than the media holds; nothing is shown in what is left of it.
-        to_end_ticks = max(0, track.media_ticks - (edit.media_ticks or 0)) * movie_timescale
+        to_end_ticks = max(0, track.shown_ticks - (edit.media_ticks or 0)) * movie_timescale
         to_end_ticks = -(-to_end_ticks // track.timescale)
         shown_ticks += min(edit.duration_ticks or to_end_ticks, to_end_ticks)
     if not track.edits:
-        return 0, -(-track.media_ticks * 1000 // track.timescale)
+        return 0, -(-track.shown_ticks * 1000 // track.timescale)
     end_ticks = lead_ticks + shown_ticks
     return lead_ticks * 1000 // movie_timescale, -(-end_ticks * 1000 // movie_timescale)
 
@@ -155,6 +156,7 @@ def _read_track(trak: _Trak, object_bytes: int) -> Track:
         edits=_read_edits(trak.inner.get(b"edts")),
         samples=samples,
         media_ticks=int(samples.decode_ticks[-1]) + samples.last_ticks if len(samples) else 0,
+        shown_ticks=int(samples.shown_ticks.max(initial=0)) + samples.last_ticks,
     )
 
 
