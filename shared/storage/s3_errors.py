@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import aiohttp
+import botocore.exceptions
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -25,6 +26,14 @@ from shared.kernel.errors import Conflict, NotFound, Refused, SpoolError, Unavai
 # What may be raised by a request, or while its body is received.
 S3_FAILURES = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
+_AWAY = (
+    botocore.exceptions.ConnectionError,
+    HTTPClientError,
+    ResponseStreamingError,
+    aiohttp.ClientError,
+    OSError,
+    asyncio.TimeoutError,
+)
 _CREDENTIALS = "give credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"
 _BUSY = frozenset(
     {
@@ -63,8 +72,10 @@ def status_of(error: BaseException | None) -> int:
 
 def was_heard(error: BaseException) -> bool:
     """Say whether the request surely did nothing: the server said so, or was never reached."""
-    never_sent = EndpointConnectionError | ConnectTimeoutError
-    return isinstance(error.__cause__, ClientError | never_sent)
+    cause = error.__cause__
+    if isinstance(cause, EndpointConnectionError):  # also raised when the connection broke later
+        return isinstance(cause.kwargs.get("error"), aiohttp.ClientConnectorError)
+    return isinstance(cause, ClientError | ConnectTimeoutError)
 
 
 def told_s3(subject: str, error: BaseException) -> SpoolError:
@@ -75,8 +86,7 @@ def told_s3(subject: str, error: BaseException) -> SpoolError:
         return Unavailable("the credentials for S3 cannot be fetched at the moment", hint=_CREDENTIALS)
     if isinstance(error, ClientError):
         return _answered(subject, code_of(error), status_of(error))
-    away = HTTPClientError | ResponseStreamingError | aiohttp.ClientError | OSError | asyncio.TimeoutError
-    if isinstance(error, away):
+    if isinstance(error, _AWAY):
         return Unavailable(f"the store does not answer for {subject}: {type(error).__name__}")
     return Refused(f"S3 cannot be asked for {subject}: {type(error).__name__}")
 

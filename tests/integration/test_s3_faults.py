@@ -1,0 +1,280 @@
+"""The way to S3 breaks in the middle: answers are cut or lost. A real server behind a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+
+from shared.kernel.errors import Conflict, NotFound, Refused, Unavailable
+from shared.storage.port import WriteOptions
+from shared.storage.s3 import S3Storage
+from shared.storage.s3_bucket import S3Limits
+
+MIB = 1 << 20
+LARGE = Random(3).randbytes(20 * MIB + 7)
+QUICK = S3Limits(connect_s=2, read_s=5, attempts=3, wait_s=0.01, wait_max_s=0.05)
+
+
+@dataclass
+class Proxy:
+    """Passes bytes between a client and a server, and fails on command."""
+
+    host: str
+    port: int
+    cut_after: list[int] = field(default_factory=list)  # for the next answers: how many bytes get through
+    lose_answer_to: list[bytes] = field(default_factory=list)  # beginnings of requests, each used up once
+    before_cut: Callable[[], Awaitable[object]] | None = None
+    cuts: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _server: asyncio.Server | None = None
+
+    async def open(self) -> str:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        return f"http://{host}:{port}"
+
+    async def close(self) -> None:
+        assert self._server
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        server, to_server = await asyncio.open_connection(self.host, self.port)
+        lost = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pass_requests(client, to_server, lost))
+                both.create_task(self._pass_answers(server, to_client, lost))
+        except* (ConnectionError, EOFError):
+            pass
+        finally:
+            to_client.close()
+            to_server.close()
+            self._tasks.discard(task)
+
+    async def _pass_requests(
+        self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, lost: asyncio.Event
+    ) -> None:
+        while chunk := await client.read(65536):
+            for beginning in list(self.lose_answer_to):
+                if chunk.startswith(beginning):
+                    self.lose_answer_to.remove(beginning)
+                    lost.set()
+            to_server.write(chunk)
+            await to_server.drain()
+        raise EOFError
+
+    async def _pass_answers(
+        self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, lost: asyncio.Event
+    ) -> None:
+        while chunk := await server.read(65536):
+            if lost.is_set() and not chunk.startswith(b"HTTP/1.1 100"):
+                self.cuts += 1
+                raise EOFError
+            if self.cut_after and b"206 Partial" in chunk[:40]:
+                await self._cut(chunk, server, to_client, self.cut_after.pop(0))
+            to_client.write(chunk)
+            await to_client.drain()
+        raise EOFError
+
+    async def _cut(
+        self, chunk: bytes, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, left_bytes: int
+    ) -> None:
+        while chunk and left_bytes > 0:
+            to_client.write(chunk[:left_bytes])
+            await to_client.drain()
+            left_bytes -= len(chunk)
+            chunk = await server.read(65536)
+        if self.before_cut:
+            await self.before_cut()
+        self.cuts += 1
+        raise EOFError
+
+
+@dataclass
+class Way:
+    """A store behind a proxy, and the same store reached directly."""
+
+    proxy: Proxy
+    storage: S3Storage
+    direct: S3Storage
+
+
+@pytest.fixture
+async def way(s3_url: str) -> AsyncIterator[Way]:
+    async with AsyncExitStack() as resources:
+        options = {name: values[0] for name, values in parse_qs(urlsplit(s3_url).query).items()}
+        server = urlsplit(options["endpoint"])
+        proxy = Proxy(server.hostname or "", server.port or 80)
+        endpoint = await proxy.open()
+        resources.push_async_callback(proxy.close)
+        through = urlsplit(s3_url)._replace(query=urlencode(options | {"endpoint": endpoint})).geturl()
+        storage = await S3Storage.open(through, journal=None, limits=QUICK)
+        resources.push_async_callback(storage.close)
+        direct = await S3Storage.open(s3_url, journal=None)
+        resources.push_async_callback(direct.close)
+        yield Way(proxy, storage, direct)
+
+
+async def store(storage: S3Storage, key: str, content: bytes, options: WriteOptions | None = None) -> str:
+    async with storage.writer(key, options or WriteOptions()) as writer:
+        await writer.write(content)
+    return writer.stored.etag
+
+
+async def fetch(storage: S3Storage, key: str, *, start: int, end: int | None) -> bytes:
+    async with storage.read(key, start=start, end=end) as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [pytest.param(1, None, id="to the end"), pytest.param(5, 18 * MIB, id="a range")]
+)
+async def test_a_download_that_breaks_off_goes_on_where_it_broke(
+    way: Way, start: int, end: int | None
+) -> None:
+    await store(way.direct, "a", LARGE)
+    way.proxy.cut_after = [3 * MIB, 5 * MIB, 100, 2 * MIB, 4 * MIB]
+
+    assert await fetch(way.storage, "a", start=start, end=end) == LARGE[start:end]
+    assert way.proxy.cuts == 5
+
+
+async def test_a_download_that_breaks_off_without_progress_is_given_up(way: Way) -> None:
+    await store(way.direct, "a", LARGE)
+    way.proxy.cut_after = [2000] * 10
+
+    with pytest.raises(Unavailable, match="again and again"):
+        await fetch(way.storage, "a", start=1, end=None)
+    assert way.proxy.cuts == QUICK.attempts
+
+
+async def test_an_object_that_is_replaced_while_the_download_is_broken_is_a_conflict(way: Way) -> None:
+    await store(way.direct, "a", LARGE)
+    way.proxy.cut_after = [5 * MIB]
+    way.proxy.before_cut = lambda: store(way.direct, "a", bytes(len(LARGE)))
+
+    with pytest.raises(Conflict):
+        await fetch(way.storage, "a", start=1, end=None)
+
+
+async def test_an_object_that_is_deleted_while_the_download_is_broken_is_not_found(way: Way) -> None:
+    await store(way.direct, "a", LARGE)
+    way.proxy.cut_after = [5 * MIB]
+    way.proxy.before_cut = lambda: way.direct.delete("a")
+
+    with pytest.raises(NotFound):
+        await fetch(way.storage, "a", start=1, end=None)
+
+
+@pytest.mark.parametrize("if_absent", [True, False])
+@pytest.mark.parametrize(
+    ("content", "request_line"),
+    [
+        pytest.param(b"small", b"PUT ", id="small object"),
+        pytest.param(LARGE, b"PUT ", id="part"),
+        pytest.param(LARGE, b"POST ", id="create"),
+    ],
+)
+async def test_a_lost_answer_leaves_one_object_or_an_error_and_nothing(
+    way: Way, content: bytes, request_line: bytes, if_absent: bool
+) -> None:
+    way.proxy.lose_answer_to = [request_line]
+    options = WriteOptions(if_absent=if_absent)
+
+    if request_line == b"POST ":
+        # Whether there is an upload is not known now, so it is not created a second time.
+        with pytest.raises(Unavailable):
+            await store(way.storage, "a", content, options)
+        with pytest.raises(NotFound):
+            await way.direct.head("a")
+    else:
+        etag = await store(way.storage, "a", content, options)
+        assert (await way.direct.head("a")).etag == etag
+        assert await way.direct.unfinished() == []
+    assert way.proxy.cuts == 1
+
+
+@pytest.mark.parametrize("if_absent", [True, False])
+async def test_a_completion_whose_answer_is_lost_is_recognised(way: Way, if_absent: bool) -> None:
+    async def lose_the_next_answer() -> None:
+        way.proxy.lose_answer_to = [b"POST "]
+
+    options = WriteOptions(if_absent=if_absent, before_completion=lose_the_next_answer)
+    etag = await store(way.storage, "a", LARGE, options)
+
+    assert way.proxy.cuts == 1
+    assert (await way.direct.head("a")).etag == etag
+    assert await fetch(way.direct, "a", start=0, end=None) == LARGE
+    assert await way.direct.unfinished() == []
+
+
+async def test_a_put_whose_answer_is_lost_does_not_hide_who_was_there_first(way: Way) -> None:
+    await store(way.direct, "a", b"first")
+    way.proxy.lose_answer_to = [b"PUT "]
+
+    with pytest.raises(Conflict):
+        await store(way.storage, "a", b"second", WriteOptions(if_absent=True))
+    assert await fetch(way.direct, "a", start=0, end=None) == b"first"
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[S3Storage]:
+    storage = await S3Storage.open(url, journal=None, limits=QUICK)
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+async def test_a_server_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+    nobody = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    port = nobody.sockets[0].getsockname()[1]
+    nobody.close()
+    await nobody.wait_closed()
+
+    async with opened(f"s3://bucket/prefix?endpoint=http://127.0.0.1:{port}") as storage:
+        with pytest.raises(Unavailable):
+            await storage.check()
+        with pytest.raises(Unavailable):
+            await store(storage, "a", b"small")
+        with pytest.raises(Unavailable):
+            await fetch(storage, "a", start=0, end=None)
+
+
+async def test_a_wrong_secret_is_refused_with_a_hint_and_never_told(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+
+    async with opened(s3_url) as storage:
+        with pytest.raises(Refused) as refusal:
+            await store(storage, "a", b"small")
+        with pytest.raises(Refused):
+            await storage.check()
+
+    assert refusal.value.hint
+    assert "not-the-secret" not in str(refusal.value)
+
+
+async def test_a_bucket_that_is_not_there_is_unavailable(s3_url: str) -> None:
+    url = urlsplit(s3_url)._replace(netloc="no-such-bucket-anywhere").geturl()
+
+    async with opened(url) as storage:
+        with pytest.raises(Unavailable, match="bucket"):
+            await storage.check()
+        with pytest.raises(Unavailable):
+            await fetch(storage, "a", start=0, end=None)
