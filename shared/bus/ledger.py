@@ -56,14 +56,17 @@ class Ledger:
         """Open or make the file; None keeps everything in memory. Raises Unavailable, Corrupt, Conflict."""
         where = path or "memory"
         try:
-            self._connection = _connect(path)
+            with ExitStack() as undo:
+                self._connection = _connect(path)
+                undo.callback(self._connection.close)
+                self.last_former_id = self._number("SELECT coalesce(max(id), 0) FROM message")
+                self.unused_pages = self._count_unused()  # pages of the file that hold nothing
+                undo.pop_all()
         except sqlite3.OperationalError as error:
             raise Unavailable(f"the bus file {where} cannot be opened: {error}") from error
         except sqlite3.DatabaseError as error:
             raise Corrupt(f"the bus file {where} is damaged: {error}") from error
-        self.last_former_id = self._number("SELECT coalesce(max(id), 0) FROM message")
         self.touched: set[str] = set()  # queues that got messages in the last group
-        self.unused_pages = self._count_unused()  # pages of the file that hold nothing
 
     def run(self, jobs: Sequence[Callable[[], object]]) -> list[object]:
         """Run the jobs in one transaction and commit it: one wait for the disk, however many jobs.

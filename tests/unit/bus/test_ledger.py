@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from shared.bus.message import Message, Subscription
 from shared.bus.port import Unroutable
 from shared.kernel.errors import Conflict, Corrupt, Unavailable
 
+Open = Callable[[Path | None], Ledger]
+
 ASKED = Subscription("clipper", "asked", ("clip_requested",))
 
 
@@ -20,17 +24,30 @@ def command(message_id: str, name: str = "clip_requested", body: bytes = b"{}") 
     return Message(message_id, name, body, "application/json", mandatory=True)
 
 
-def bound(path: Path | None) -> Ledger:
-    ledger = Ledger(path)
-    ledger.run([partial(ledger.bind, [ASKED])])
-    return ledger
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """Close at the end every ledger that a test has opened."""
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def bound(opened: ExitStack) -> Open:
+    """Return how to open a ledger whose one queue is bound."""
+
+    def open_bound(path: Path | None) -> Ledger:
+        ledger = opened.enter_context(closing(Ledger(path)))
+        ledger.run([partial(ledger.bind, [ASKED])])
+        return ledger
+
+    return open_bound
 
 
 def ids(ledger: Ledger) -> list[str]:
     return [row.message_id for row in ledger.fetch(ASKED.queue, (), after=0, at_most=100)]
 
 
-def test_a_job_that_refuses_fails_alone() -> None:
+def test_a_job_that_refuses_fails_alone(bound: Open) -> None:
     ledger = bound(None)
     outcomes = ledger.run(
         [
@@ -44,7 +61,9 @@ def test_a_job_that_refuses_fails_alone() -> None:
     assert ids(ledger) == ["a", "d"]
 
 
-def test_a_disk_that_is_full_keeps_nothing_of_the_group_and_later_groups_succeed(tmp_path: Path) -> None:
+def test_a_disk_that_is_full_keeps_nothing_of_the_group_and_later_groups_succeed(
+    bound: Open, tmp_path: Path
+) -> None:
     ledger = bound(tmp_path / "bus.db")
     pages = ledger._number("PRAGMA page_count")  # only SQLite itself can stand for a full disk
     ledger._number(f"PRAGMA max_page_count = {pages + 2}")
@@ -60,7 +79,7 @@ def test_a_disk_that_is_full_keeps_nothing_of_the_group_and_later_groups_succeed
     assert ids(ledger) == ["c"]
 
 
-def test_what_was_given_back_is_read_before_what_is_new() -> None:
+def test_what_was_given_back_is_read_before_what_is_new(bound: Open) -> None:
     ledger = bound(None)
     ledger.run([partial(ledger.publish, [command(f"{number}") for number in range(6)])])
     rows = ledger.fetch(ASKED.queue, (2, 4), after=5, at_most=3)
@@ -68,7 +87,7 @@ def test_what_was_given_back_is_read_before_what_is_new() -> None:
     assert [row.message_id for row in rows] == ["1", "3", "5"]
 
 
-def test_a_row_that_was_acknowledged_meanwhile_is_not_read() -> None:
+def test_a_row_that_was_acknowledged_meanwhile_is_not_read(bound: Open) -> None:
     ledger = bound(None)
     ledger.run([partial(ledger.publish, [command("a"), command("b")])])
     ledger.run([partial(ledger.forget, [1])])
@@ -76,18 +95,18 @@ def test_a_row_that_was_acknowledged_meanwhile_is_not_read() -> None:
     assert [row.message_id for row in ledger.fetch(ASKED.queue, (1,), after=2, at_most=8)] == []
 
 
-def test_a_number_is_never_used_twice(tmp_path: Path) -> None:
+def test_a_number_is_never_used_twice(bound: Open, tmp_path: Path) -> None:
     ledger = bound(tmp_path / "bus.db")
     ledger.run([partial(ledger.publish, [command("a")])])
     ledger.run([partial(ledger.forget, [1])])
     ledger.close()
-    ledger = Ledger(tmp_path / "bus.db")
+    ledger = bound(tmp_path / "bus.db")
     ledger.run([partial(ledger.publish, [command("b")])])
 
     assert [row.id for row in ledger.fetch(ASKED.queue, (), after=0, at_most=8)] == [2]
 
 
-def test_the_file_shrinks_slice_by_slice_when_its_rows_are_gone(tmp_path: Path) -> None:
+def test_the_file_shrinks_slice_by_slice_when_its_rows_are_gone(bound: Open, tmp_path: Path) -> None:
     ledger = bound(tmp_path / "bus.db")
     messages = [command(f"{number}", body=bytes(100_000)) for number in range(60)]
     ledger.run([partial(ledger.publish, messages)])
@@ -109,7 +128,7 @@ def size_bytes(ledger: Ledger) -> int:
     return ledger._number("PRAGMA page_count") * 4096  # the file itself waits for a checkpoint
 
 
-def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
+def test_every_commit_waits_for_the_disk(bound: Open, tmp_path: Path) -> None:
     ledger = bound(tmp_path / "bus.db")
 
     assert ledger._number("PRAGMA synchronous") == 2  # 2 is FULL; no test can cut the power
