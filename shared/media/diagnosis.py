@@ -36,7 +36,7 @@ def _rule(pattern: str, error: type[SpoolError], sentence: str, hint: str | None
 _RULES = (
     # What passes, or is the machine's trouble, is said before anything that the input is blamed for.
     _rule(
-        r"Cannot allocate memory|Resource temporarily unavailable",
+        r"Cannot allocate memory|Resource temporarily unavailable|malloc of size \d+ failed",
         Transient,
         "needs more memory than it may have",
     ),

@@ -1,0 +1,258 @@
+"""An ffmpeg ends: by itself, at each of its limits, with whoever waits for it, and with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from shared.kernel.errors import Corrupt, Transient
+from shared.media.commands import output_pipe
+from shared.media.diagnosis import diagnose
+from shared.media.ffmpeg import STDERR_TAIL_BYTES, Ffmpeg, Limits, Report
+from shared.observability.media_metrics import FfmpegMetrics
+
+MIB = 1024 * 1024
+BINARY = Path(imageio_ffmpeg.get_ffmpeg_exe())
+ROOMY = Limits(cpu_s=30, memory_bytes=2048 * MIB, file_bytes=64 * MIB, wall_s=30)
+BRIEF = ("-f", "lavfi", "-i", "testsrc2=duration=1", "-f", "null", "-")
+ENDLESS = ("-f", "lavfi", "-i", "testsrc2=size=64x36", "-f", "null", "-")
+
+# A parent that starts an endless ffmpeg, says so, and waits.
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from shared.media.ffmpeg import Ffmpeg, Limits
+
+async def main():
+    limits = Limits(cpu_s=50, memory_bytes=1 << 31, file_bytes=1 << 20, wall_s=50)
+    arguments = ("-f", "lavfi", "-i", "testsrc2=size=64x36", "-f", "null", "-")
+    said = []
+    def report(report):
+        if not said:
+            said.append(print("runs", flush=True))
+    await Ffmpeg(Path(sys.argv[1])).run("test", arguments, limits=limits, on_report=report)
+
+asyncio.run(main())
+"""
+
+
+class Collected:
+    def __init__(self) -> None:
+        self.data = b""
+
+    def feed(self, chunk: bytes) -> None:
+        self.data += chunk
+
+
+class Refusing:
+    def feed(self, chunk: bytes) -> None:
+        raise Corrupt("enough")
+
+
+@pytest.fixture
+def ffmpeg() -> Ffmpeg:
+    return Ffmpeg(BINARY)
+
+
+def children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}
+
+
+async def gone(pid: int) -> None:
+    """Return when a process has ended: a descriptor of it becomes readable then."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+
+
+async def start_endless(ffmpeg: Ffmpeg) -> tuple[asyncio.Task[object], int]:
+    """Start an ffmpeg that does not end by itself, and return it when it runs."""
+    before = children(os.getpid())
+    running = asyncio.Event()
+
+    def report(_: Report) -> None:
+        running.set()
+
+    task: asyncio.Task[object] = asyncio.create_task(
+        ffmpeg.run("test", ENDLESS, limits=ROOMY, on_report=report)
+    )
+    await running.wait()
+    (pid,) = children(os.getpid()) - before
+    return task, pid
+
+
+async def test_output_pipes_and_progress_are_read(ffmpeg: Ffmpeg) -> None:
+    source = ("-f", "lavfi", "-i", "testsrc2=size=64x36:rate=10:duration=2", "-pix_fmt", "gray")
+    first, second = Collected(), Collected()
+    reports: list[Report] = []
+    outputs = (*source, "-f", "rawvideo", output_pipe(0), *source[4:], "-f", "rawvideo", output_pipe(1))
+    ended = await ffmpeg.run("test", outputs, limits=ROOMY, sinks=(first, second), on_report=reports.append)
+
+    assert ended.code == 0
+    assert ended.frames == 20
+    assert ended.out_ms == 2000
+    assert reports[-1] == Report(frames=20, out_ms=2000)
+    assert len(first.data) == len(second.data) == 20 * 64 * 36
+
+
+async def test_a_child_sees_no_secret(ffmpeg: Ffmpeg, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:3128")
+    task, pid = await start_endless(ffmpeg)
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    opened = {entry.readlink().as_posix().split(":")[0] for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert environment == b"LC_ALL=C\0AV_LOG_FORCE_NOCOLOR=1\0"
+    assert opened == {"/dev/null", "pipe"}
+
+
+async def test_cpu_time_ends(ffmpeg: Ffmpeg) -> None:
+    limits = Limits(cpu_s=1, memory_bytes=2048 * MIB, file_bytes=MIB, wall_s=30)
+    ended = await ffmpeg.run("test", ENDLESS, limits=limits)
+
+    assert not ended.timed_out
+    assert isinstance(diagnose(ended, what="It"), Transient)
+
+
+async def test_memory_ends(ffmpeg: Ffmpeg) -> None:
+    limits = Limits(cpu_s=30, memory_bytes=160 * MIB, file_bytes=MIB, wall_s=30)
+    huge = ("-f", "lavfi", "-i", "color=size=7680x4320", "-c:v", "libx264", "-f", "null", "-")
+    ended = await ffmpeg.run("test", huge, limits=limits)
+
+    assert not ended.timed_out
+    assert isinstance(diagnose(ended, what="It"), Transient)
+
+
+async def test_a_file_ends(ffmpeg: Ffmpeg, tmp_path: Path) -> None:
+    limits = Limits(cpu_s=30, memory_bytes=2048 * MIB, file_bytes=MIB, wall_s=30)
+    out = tmp_path / "out.raw"
+    raw = ("-f", "lavfi", "-i", "testsrc2", "-f", "rawvideo", f"file:{out}")
+    ended = await ffmpeg.run("test", raw, limits=limits)
+
+    assert ended.code == -signal.SIGXFSZ
+    assert out.stat().st_size <= MIB
+    assert isinstance(diagnose(ended, what="It"), Transient)
+
+
+async def test_wall_time_ends(ffmpeg: Ffmpeg) -> None:
+    limits = Limits(cpu_s=30, memory_bytes=2048 * MIB, file_bytes=MIB, wall_s=0.5)
+    ended = await ffmpeg.run("test", ("-re", *ENDLESS), limits=limits)
+
+    assert ended.timed_out
+    assert isinstance(diagnose(ended, what="It"), Transient)
+
+
+async def test_one_that_waits_for_its_input_for_ever_ends(ffmpeg: Ffmpeg) -> None:
+    limits = Limits(cpu_s=30, memory_bytes=2048 * MIB, file_bytes=MIB, wall_s=0.5)
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as silent:
+        ended = await ffmpeg.run(
+            "test", ("-f", "h264", "-i", "pipe:0", "-f", "null", "-"), limits=limits, stdin=silent
+        )
+    os.close(writing)
+
+    assert ended.timed_out
+
+
+async def test_complaints_are_kept_to_their_tail(ffmpeg: Ffmpeg) -> None:
+    frames = ("-f", "lavfi", "-i", "testsrc2=size=64x36:duration=40", "-vf", "showinfo")
+    talking = ("-loglevel", "info", *frames, "-f", "null", "-")
+    ended = await ffmpeg.run("test", talking, limits=ROOMY)
+
+    assert ended.code == 0
+    assert len(ended.stderr) == STDERR_TAIL_BYTES
+
+
+async def test_what_a_sink_refuses_ends_it(ffmpeg: Ffmpeg) -> None:
+    before = children(os.getpid())
+    endless = (*ENDLESS[:4], "-f", "rawvideo", output_pipe(0))
+    with pytest.raises(Corrupt, match="enough"):
+        await ffmpeg.run("test", endless, limits=ROOMY, sinks=(Refusing(),))
+
+    assert children(os.getpid()) == before
+
+
+async def test_cancelling_leaves_no_process(ffmpeg: Ffmpeg) -> None:
+    task, pid = await start_endless(ffmpeg)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert pid not in children(os.getpid())
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_killed_parent_takes_its_ffmpeg_along() -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, str(BINARY), stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None  # asked for
+    said = await parent.stdout.readline()
+    (pid,) = children(parent.pid)
+    parent.kill()
+    await gone(pid)
+
+    assert said == b"runs\n"
+    assert await parent.wait() == -signal.SIGKILL
+
+
+async def test_only_so_many_run_at_once() -> None:
+    ffmpeg = Ffmpeg(BINARY, at_once=2)
+    first, _ = await start_endless(ffmpeg)
+    second, _ = await start_endless(ffmpeg)
+    running: list[int] = []
+    third = ffmpeg.run(
+        "test", BRIEF, limits=ROOMY, on_report=lambda _: running.append(len(children(os.getpid())))
+    )
+    waiting = asyncio.create_task(third)
+    # One that need not wait runs from beginning to end meanwhile: time enough for the third to be seen.
+    await Ffmpeg(BINARY).run("test", BRIEF, limits=ROOMY)
+    first.cancel()
+    ended = await waiting
+    second.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+
+    assert max(running) == 2
+    assert ended.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        pytest.param(BRIEF, "done", id="done"),
+        pytest.param(("-f", "lavfi", "-i", "nonsense", "-f", "null", "-"), "failed", id="failed"),
+    ],
+)
+async def test_runs_are_counted(arguments: Sequence[str], status: str) -> None:
+    registry = CollectorRegistry()
+    ffmpeg = Ffmpeg(BINARY, metrics=FfmpegMetrics(registry))
+    await ffmpeg.run("test", arguments, limits=ROOMY)
+
+    assert registry.get_sample_value("spool_ffmpeg_runs_total", {"purpose": "test", "status": status}) == 1
+    assert registry.get_sample_value("spool_ffmpeg_seconds_count", {"purpose": "test"}) == 1
+    assert registry.get_sample_value("spool_ffmpeg_running") == 0
+
+
+async def test_a_binary_that_is_not_there_is_a_bug(tmp_path: Path) -> None:
+    ended = await Ffmpeg(tmp_path / "ffmpeg").run("test", (), limits=ROOMY)
+
+    assert "could not be started" in str(diagnose(ended, what="It"))
