@@ -5,8 +5,8 @@ SHA-256 that SigV4 can sign besides costs 0.9 CPU seconds per GiB and protects a
 only. TLS does so already, and on loopback there is none. So payloads are signed exactly where the way is
 plain HTTP to another machine. The checksum is a header, never a trailer: not every server takes those.
 
-What it cannot promise: SeaweedFS walks by directories, so there `a/b` comes before `a-b`, against the order of
-S3, and a walk `after` a name that is a directory there leaves that directory out. A cancellation that arrives
+What it cannot promise: SeaweedFS walks by directories, so there `a/b` comes before `a-b`, against S3's order,
+and a walk `after` a name that is a directory there leaves that directory out. A cancellation that arrives
 while the store is completing an object waits for the outcome, and the object may then be there.
 """
 

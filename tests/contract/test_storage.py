@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -33,8 +34,16 @@ LARGE = Random(1).randbytes(17 * MIB + 5)
 CONTENTS = [pytest.param(SMALL, id="small"), pytest.param(LARGE, id="in parts")]
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with all tables, to be copied: the migrations take longer than most tests here."""
+    path = tmp_path_factory.mktemp("storage") / "spool.db"
+    asyncio.run(migrate(f"sqlite:///{path}"))
+    return path
+
+
 @pytest.fixture(params=["file", "s3"])
-async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+async def storage(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> AsyncIterator[Storage]:
     clock = SystemClock()
     async with AsyncExitStack() as resources:
         opened: Storage
@@ -44,8 +53,8 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             )
         else:
             url: str = request.getfixturevalue("s3_url")
-            await migrate(database_url := f"sqlite:///{tmp_path / 'spool.db'}")
-            database = await open_database(database_url, clock=clock)
+            path = Path(shutil.copy(migrated, tmp_path))
+            database = await open_database(f"sqlite:///{path}", clock=clock)
             resources.push_async_callback(database.close)
             opened = await S3Storage.open(
                 url, journal=UploadJournal(database, url), limits=S3Limits(page_keys=7)

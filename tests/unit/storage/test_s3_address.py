@@ -1,0 +1,58 @@
+"""`s3://…` is taken apart once, and a wrong one is refused without repeating a secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.kernel.errors import Refused
+from shared.storage.s3_address import S3Address
+
+
+def test_an_address_says_bucket_prefix_endpoint_and_region() -> None:
+    address = S3Address.parse("s3://media/spool/one/?endpoint=http://127.0.0.1:8333&region=eu-west-1")
+
+    assert address == S3Address("media", "spool/one/", "http://127.0.0.1:8333", "eu-west-1")
+    assert address.name == "s3://media/spool/one/"
+
+
+def test_a_bucket_alone_is_an_address() -> None:
+    assert S3Address.parse("s3://media") == S3Address("media", "", None, None)
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        pytest.param("s3://media", True, id="Amazon's own, over TLS"),
+        pytest.param("s3://media?endpoint=https://store.test", True, id="TLS"),
+        pytest.param("s3://media?endpoint=http://127.0.0.1:9000", True, id="loopback"),
+        pytest.param("s3://media?endpoint=http://[::1]:9000", True, id="loopback of IPv6"),
+        pytest.param("s3://media?endpoint=http://localhost:9000", True, id="localhost"),
+        pytest.param("s3://media?endpoint=http://minio:9000", False, id="another machine"),
+        pytest.param("s3://media?endpoint=http://10.0.0.1:9000", False, id="another address"),
+    ],
+)
+def test_payloads_are_signed_only_where_a_stranger_could_change_them(url: str, private: bool) -> None:
+    assert S3Address.parse(url).is_private == private
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("http://media", id="another scheme"),
+        pytest.param("s3:///prefix", id="no bucket"),
+        pytest.param("s3://user:secret@media", id="credentials"),
+        pytest.param("s3://media:9000", id="a port"),
+        pytest.param("s3://media?endpoint=http://user:secret@host", id="credentials in the endpoint"),
+        pytest.param("s3://media?endpoint=host:9000", id="an endpoint without scheme"),
+        pytest.param("s3://media?endpoint=http://host:secret", id="a port that is none"),
+        pytest.param("s3://media?secret=secret", id="an unknown option"),
+        pytest.param("s3://media/a//b", id="a prefix that no key may have"),
+        pytest.param("s3://[media", id="no URL"),
+    ],
+)
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        S3Address.parse(url)
+
+    assert refusal.value.hint
+    assert "user:secret" not in str(refusal.value)
