@@ -133,35 +133,37 @@ class SpoolClient:
         """Return `{events: [{cursor, sentAt, event}], nextPageToken}`."""
         return await self._json("GET", "/api/v1/events", {"after": after, "maxItems": max_items})
 
-    async def stream(self, *, after: str | None = None) -> AsyncGenerator[SentEvent]:
-        """Yield events as they are sent, from the one after `after` on, until the server ends the stream."""
+    async def stream(
+        self, *, after: str | None = None, on_open: Callable[[], None] | None = None
+    ) -> AsyncGenerator[SentEvent]:
+        """Yield events as they are sent, until the server ends the stream: those after `after`, or from now.
+
+        `on_open` is called once the server has answered.
+        """
         parameters = {"after": after} if after is not None else {}
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
         async with self._response("GET", "/api/v1/events/stream", parameters, timeout=timeout) as response:
+            if on_open:
+                on_open()
             async for event in _read_events(response):
                 yield event
 
     async def follow(
         self, *, after: str | None = None, on_missing: Callable[[Exception], None] | None = None
     ) -> AsyncGenerator[SentEvent]:
-        """Yield events for ever: a server that goes away is awaited for MISSING_S, and nothing is skipped.
+        """Yield events for ever: a server that goes away is awaited for MISSING_S, and continued after.
 
-        `on_missing` hears of each gap once. The first connection has to succeed at once.
+        After the first event none is skipped. The first connection has to succeed at once; of each gap
+        later on `on_missing` hears once.
         """
-        cursor, missing_since = after, None
+        cursor, patience = after, _Patience(on_missing)
         while True:
             try:
-                async for sent in self.stream(after=cursor):
-                    cursor, missing_since = sent.cursor, None
+                async for sent in self.stream(after=cursor, on_open=patience.renew):
+                    cursor = sent.cursor
                     yield sent
             except Unavailable as error:
-                if cursor is None:
-                    raise
-                if missing_since is None:
-                    missing_since = time.monotonic()
-                    if on_missing:
-                        on_missing(error)
-                if time.monotonic() - missing_since > MISSING_S:
+                if not patience.lasts(error):
                     raise
             await asyncio.sleep(RETRY_S)
 
@@ -264,6 +266,29 @@ class SpoolClient:
         if response.is_server_error:
             return Unavailable(message, hint="see the server's log and /health/ready")
         return Refused(message)
+
+
+class _Patience:
+    """How long a stream is waited for, once it was there."""
+
+    def __init__(self, on_missing: Callable[[Exception], None] | None) -> None:
+        self._on_missing = on_missing
+        self._ends_s: float | None = None  # None: it was never there
+        self._told = False
+
+    def renew(self) -> None:
+        self._ends_s = time.monotonic() + MISSING_S
+        self._told = False
+
+    def lasts(self, error: Exception) -> bool:
+        if self._ends_s is None:
+            return False
+        if not self._told:
+            self._ends_s = time.monotonic() + MISSING_S
+            self._told = True
+            if self._on_missing:
+                self._on_missing(error)
+        return time.monotonic() < self._ends_s
 
 
 _WHERE = "is 'spool up' running? name another with --url or SPOOL_URL"

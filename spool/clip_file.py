@@ -17,7 +17,7 @@ from spool.one_file import OneFile
 from spool.opening import open_bucket, open_media
 from spool.place import Place, S3Place
 from spool.times import clock_text
-from spool.two_places import RESULT, SOURCE, Slot, TwoPlaces
+from spool.two_places import RESULT, Slot, TwoPlaces
 
 THUMBNAIL_PERCENT = 25  # of the clip's length, as the clipper does
 
@@ -44,9 +44,9 @@ async def clip_file(order: Order, *, progress: Progress | None = None) -> ClipFi
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(_source(order.source))
         output = await stack.enter_async_context(_output(order))
-        media = await stack.enter_async_context(open_media(TwoPlaces(source, output)))
+        media = await stack.enter_async_context(open_media(TwoPlaces(str(order.source), source, output)))
         with _named(order.source):
-            cut = _cut(order, await media.describe(SOURCE))
+            cut = _cut(order, await media.describe(str(order.source)))
             options = WriteOptions(content_type="video/mp4")
             clip = await media.cut((cut,), into=RESULT, options=options, progress=progress)
         if order.thumbnail is not None:
@@ -58,7 +58,7 @@ async def describe_file(path: Path) -> MediaInfo:
     """Say what a local file holds. Raises NotFound, Refused or Corrupt, naming the file."""
     async with open_media(OneFile(path)) as media:
         with _named(path):
-            return await media.describe(SOURCE)
+            return await media.describe(str(path))
 
 
 def _refuse_nonsense(order: Order) -> None:
@@ -108,7 +108,7 @@ def _refuse_existing(option: str, path: Path, order: Order) -> None:
 @asynccontextmanager
 async def _source(place: Place) -> AsyncIterator[Slot]:
     if isinstance(place, Path):
-        yield Slot(OneFile(place), SOURCE)
+        yield Slot(OneFile(place), str(place))
         return
     async with open_bucket(place) as bucket:
         with _named(place):
@@ -187,7 +187,7 @@ def _cut(order: Order, info: MediaInfo) -> Cut:
     if end_ms > info.duration_ms:
         beyond = f"--to {clock_text(end_ms)} is beyond the end of {lasts}"
         raise Refused(beyond, hint="leave --to out to cut to the end")
-    return Cut(SOURCE, order.start_ms, end_ms)
+    return Cut(str(order.source), order.start_ms, end_ms)
 
 
 def _cut_unmeasured(order: Order, info: MediaInfo) -> Cut:
@@ -195,16 +195,17 @@ def _cut_unmeasured(order: Order, info: MediaInfo) -> Cut:
     if order.end_ms is None:
         unknown = f"{order.source}: how long {info.container} lasts is known only when it is decoded"
         raise Refused(unknown, hint="give --to")
-    return Cut(SOURCE, order.start_ms, order.end_ms)
+    return Cut(str(order.source), order.start_ms, order.end_ms)
 
 
 @contextmanager
 def _named(source: Place) -> Iterator[None]:
-    """Tell failures by the caller's name for the source; the engine knows it under a key of ours."""
+    """Tell failures with the caller's name for the source."""
     try:
         yield
     except SourceBroken as error:
-        raise Corrupt(f"{source}: {error.message}", hint=error.hint) from error
+        named = error.message if str(source) in error.message else f"{source}: {error.message}"
+        raise Corrupt(named, hint=error.hint) from error
     except NotFound as error:
         hint = "check the bucket and the key" if isinstance(source, S3Place) else None
         raise NotFound(f"{source} does not exist", hint=hint) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,9 +15,14 @@ import imageio_ffmpeg
 
 from shared.kernel.errors import Corrupt
 from spool.camera import frame_hashes, frame_numbers
+from spool.times import parse_time
 
 MARGIN_MS = 2000  # decoded around the range, so that a frame of its neighbourhood can be told from its own
 MAX_DECODING_S = 120
+_STATED = re.compile(
+    r"Input #0, (?P<format>[\w,]+), from .*Duration: (?P<length>[\d:.]+)(?:, start: (?P<start>-?[\d.]+))?",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ async def check_length(
     return (
         Check(found == expected, f"{found} frames, {expected} in the source's range"),
         Check(
-            abs(duration_ms - asked_ms) <= frame_ms, f"{duration_ms} ms long, {asked_ms} ms were asked for"
+            abs(duration_ms - asked_ms) <= frame_ms, f"{duration_ms} ms long for {asked_ms} ms, to a frame"
         ),
     )
 
@@ -102,25 +108,42 @@ def check_digest(path: Path, announced: str) -> Check:
     return Check(found == announced, "the file's SHA-256 is the announced one")
 
 
-def check_jpeg(path: Path) -> Check:
-    """Look whether a thumbnail is there and is a whole JPEG: it starts and ends as one."""
+def check_thumbnails(paths: Sequence[Path]) -> Check:
+    """Look whether the thumbnails are there and are whole."""
+    broken = [path.name for path in paths if not _is_whole_jpeg(path)]
+    if broken:
+        return Check(passed=False, text=f"broken or missing: {', '.join(broken)}")
+    return Check(passed=True, text=f"{len(paths)} thumbnails, each a whole JPEG")
+
+
+def _is_whole_jpeg(path: Path) -> bool:
     content = path.read_bytes() if path.is_file() else b""
-    whole = content.startswith(b"\xff\xd8\xff") and content.endswith(b"\xff\xd9")
-    return Check(whole, f"{path.name} is a {'whole' if whole else 'broken or missing'} JPEG")
+    return content.startswith(b"\xff\xd8\xff") and content.endswith(b"\xff\xd9")
 
 
 async def shown_hashes(source: Path, *, start_ms: int, end_ms: int) -> list[str]:
     """Decode around a range and return the MD5 of the pixels of each frame whose time lies in it, in order.
 
-    Raises Corrupt when the source does not decode.
+    Times count from the source's own start. Raises Corrupt when the source does not decode.
     """
+    origin_ms = await _origin_ms(source)
+    # Timestamps stay the source's own: ffmpeg would move them by what it takes for the start.
     argv = ["-ss", f"{max(0, start_ms - MARGIN_MS) / 1000:.3f}", "-copyts", "-i", f"file:{source}"]
-    argv += ["-to", f"{(end_ms + MARGIN_MS) / 1000:.3f}", "-map", "0:v:0", "-fps_mode", "passthrough"]
-    text = await _run_ffmpeg([*argv, "-f", "framehash", "-hash", "md5", "pipe:1"])
-    return hashes_between(text, start_ms=start_ms, end_ms=end_ms)
+    argv += ["-to", f"{float(origin_ms + end_ms + MARGIN_MS) / 1000:.3f}", "-map", "0:v:0"]
+    argv += ["-fps_mode", "passthrough", "-f", "framehash", "-hash", "md5", "pipe:1"]
+    text = await _run_ffmpeg(argv)
+    return hashes_between(text, start_ms=origin_ms + start_ms, end_ms=origin_ms + end_ms)
 
 
-def hashes_between(framehash: str, *, start_ms: int, end_ms: int) -> list[str]:
+async def _origin_ms(source: Path) -> Fraction:
+    """Return the timestamp at which a source starts: of an MP4 always 0, of a transport stream anything."""
+    stated = await _stated(source)
+    if "mp4" in stated["format"].split(","):
+        return Fraction(0)
+    return 1000 * Fraction(stated["start"] or "0")
+
+
+def hashes_between(framehash: str, *, start_ms: Fraction | int, end_ms: Fraction | int) -> list[str]:
     """Pick from ffmpeg's framehash output the frames shown in [start_ms, end_ms)."""
     tick_ms = Fraction(1)
     picked: list[str] = []
@@ -135,10 +158,32 @@ def hashes_between(framehash: str, *, start_ms: int, end_ms: int) -> list[str]:
     return picked
 
 
+async def stated_length_ms(path: Path) -> int:
+    """Return how long a file says it lasts. Raises Corrupt when it does not say."""
+    return parse_time((await _stated(path))["length"])
+
+
+async def _stated(path: Path) -> dict[str, str]:
+    """Return what ffmpeg says of its input, before it finds that it has no output."""
+    _, _, said = await _ffmpeg(["-i", f"file:{path}"])
+    stated = _STATED.search(said)
+    if stated is None:
+        raise Corrupt(f"{path} does not say how long it lasts", hint="give an MP4")
+    return stated.groupdict()
+
+
 async def _run_ffmpeg(argv: list[str]) -> str:
+    code, out, complaint = await _ffmpeg(["-v", "error", *argv])
+    if code:
+        raise Corrupt(f"ffmpeg cannot decode the source: {complaint.strip()[-500:]}")
+    return out
+
+
+async def _ffmpeg(argv: list[str]) -> tuple[int, str, str]:
+    """Run ffmpeg to its end and return its exit code, its output and what it said besides."""
     process = await asyncio.create_subprocess_exec(
         imageio_ffmpeg.get_ffmpeg_exe(),
-        *("-hide_banner", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", *argv),
+        *("-hide_banner", "-nostdin", "-protocol_whitelist", "file,pipe", *argv),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -150,6 +195,4 @@ async def _run_ffmpeg(argv: list[str]) -> str:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.returncode:
-        raise Corrupt(f"ffmpeg cannot decode the source: {complaint.decode(errors='replace').strip()[-500:]}")
-    return out.decode("ascii", "replace")
+    return process.returncode or 0, out.decode("ascii", "replace"), complaint.decode(errors="replace")

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from shared.kernel.errors import Bug, NotFound, Refused
 from shared.storage.port import Storage, StoredObject, UnfinishedUpload, WriteOptions, Writer
 
-SOURCE = "source"
-RESULT = "result"
+RESULT = "clip/"  # no path and no key ends so: the source can have no such name
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +25,9 @@ class Slot:
 class TwoPlaces:
     """A store of exactly two objects, which names neither as their own stores do."""
 
-    def __init__(self, source: Slot, result: Slot) -> None:
-        """Take both stores open; whoever opened them closes them."""
-        self._slots = {SOURCE: source, RESULT: result}
+    def __init__(self, name: str, source: Slot, result: Slot) -> None:
+        """Take both stores open; whoever opened them closes them. The source's key is its `name`."""
+        self._slots = {name: source, RESULT: result}
 
     @property
     def bytes_read(self) -> int:
@@ -48,7 +47,7 @@ class TwoPlaces:
 
     @asynccontextmanager
     async def writer(self, key: str, options: WriteOptions) -> AsyncIterator[Writer]:
-        if key == SOURCE:
+        if key != RESULT:
             raise Bug("the source is never written")
         slot = self._slot(key)
         async with slot.store.writer(slot.key, options) as writer:
@@ -68,7 +67,7 @@ class TwoPlaces:
                     yield await self.head(key)
 
     async def delete(self, key: str) -> None:
-        if key == SOURCE:
+        if key != RESULT:
             raise Bug("the source is never removed")
         slot = self._slot(key)
         await slot.store.delete(slot.key)

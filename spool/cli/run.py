@@ -92,4 +92,10 @@ def _settings(**given: Any) -> Settings:
 
 
 def _announce(running: Running) -> None:
-    typer.echo(f"Spool runs at {running.url}")
+    from shared.runtime.api_key import key_file
+
+    typer.echo(f"Spool runs at {running.url} (OpenAPI at {running.url}/docs)")
+    if running.key_is_new:
+        typer.echo(
+            f"x-api-key: {running.api_key} (kept in {key_file(running.data_directory)}, not shown again)"
+        )

@@ -64,10 +64,16 @@ async def test_every_request_shows_the_key() -> None:
             "data.cameraId: is missing",
             id="fields-are-not-said-twice",
         ),
-        pytest.param(404, {"error": "not_found", "message": "no clip x"}, NotFound, "no clip x", id="not-there"),
+        pytest.param(
+            404, {"error": "not_found", "message": "no clip x"}, NotFound, "no clip x", id="not-there"
+        ),
         pytest.param(409, {"error": "conflict", "message": "is done"}, Conflict, "is done", id="conflict"),
-        pytest.param(401, {"error": "key", "message": "no key"}, KeyRefused, "SPOOL_API_KEY", id="key-refused"),
-        pytest.param(503, {"error": "unavailable", "message": "bus away"}, Unavailable, "/health/ready", id="away"),
+        pytest.param(
+            401, {"error": "key", "message": "no key"}, KeyRefused, "SPOOL_API_KEY", id="key-refused"
+        ),
+        pytest.param(
+            503, {"error": "unavailable", "message": "bus away"}, Unavailable, "/health/ready", id="away"
+        ),
         pytest.param(404, [1], Refused, "perhaps no Spool", id="another-server"),
     ],
 )
@@ -148,7 +154,7 @@ async def test_an_event_of_several_data_lines_is_one_event() -> None:
 
 async def test_following_continues_after_the_last_event_when_the_server_went_away() -> None:
     asked: list[str | None] = []
-    gaps: list[str] = []
+    gaps: list[str] = []  # a server that is away is told once
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.params.get("after"))

@@ -12,7 +12,7 @@ from shared.storage.port import WriteOptions
 from spool.one_file import OneFile
 from spool.place import S3Place, read_place
 from spool.proof import compare_hashes, compare_numbers, hashes_between
-from spool.two_places import RESULT, SOURCE, Slot, TwoPlaces
+from spool.two_places import RESULT, Slot, TwoPlaces
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,9 @@ def test_a_place_is_a_path_or_an_object(text: str, place: object) -> None:
 def test_an_address_that_names_no_object_is_refused(text: str) -> None:
     with pytest.raises(Refused, match="s3://"):
         read_place(text)
+
+
+SOURCE = "my film.mp4"
 
 
 async def _read(store: TwoPlaces | OneFile, key: str, start: int = 0, end: int | None = None) -> bytes:
@@ -88,7 +91,7 @@ async def test_what_is_no_file_is_told(tmp_path: Path) -> None:
 
 def _two_places(tmp_path: Path) -> TwoPlaces:
     (tmp_path / "in").write_bytes(b"source")
-    return TwoPlaces(Slot(OneFile(tmp_path / "in"), "x"), Slot(OneFile(tmp_path / "out"), "y"))
+    return TwoPlaces(SOURCE, Slot(OneFile(tmp_path / "in"), "x"), Slot(OneFile(tmp_path / "out"), "y"))
 
 
 async def test_the_result_is_there_only_once_it_is_written(tmp_path: Path) -> None:

@@ -17,11 +17,15 @@ from spool.cli.failures import MAX_LINE_CHARACTERS, Terminated, one_line, report
     ("error", "exit_code", "words"),
     [
         pytest.param(Refused("no", hint="say yes"), 1, "spool: no (say yes)\n", id="refused"),
-        pytest.param(FileNotFoundError(2, "No such file", "x.mp4"), 1, "spool: x.mp4: No such file\n", id="system"),
+        pytest.param(
+            FileNotFoundError(2, "No such file", "x.mp4"), 1, "spool: x.mp4: No such file\n", id="system"
+        ),
         pytest.param(KeyboardInterrupt(), 130, "spool: interrupted\n", id="ctrl-c"),
         pytest.param(Terminated(), 143, "spool: terminated\n", id="sigterm"),
         pytest.param(typer.BadParameter("is bad"), 2, "spool: Invalid value: is bad\n", id="usage"),
-        pytest.param(ExceptionGroup("g", [Refused("first"), Refused("second")]), 1, "spool: first\n", id="group"),
+        pytest.param(
+            ExceptionGroup("g", [Refused("first"), Refused("second")]), 1, "spool: first\n", id="group"
+        ),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(
@@ -56,21 +60,30 @@ def test_a_line_has_no_breaks_no_escapes_and_an_end() -> None:
         pytest.param(["events"], 2, "Missing command", id="group-without-a-verb"),
         pytest.param(["clip", "in.mp4"], 2, "-o", id="no-output"),
         pytest.param(["clip", "in.mp4", "-o", "out.mp4", "--from", "soon"], 2, "--from", id="not-a-time"),
-        pytest.param(["clip", "nowhere.mp4", "-o", "out.mp4"], 1, "nowhere.mp4 does not exist", id="no-source"),
+        pytest.param(
+            ["clip", "nowhere.mp4", "-o", "out.mp4"], 1, "nowhere.mp4 does not exist", id="no-source"
+        ),
         pytest.param(["serve", "cutter"], 2, "clipper", id="unknown-service"),
         pytest.param(["clips", "list"], 1, "spool up", id="nothing-runs"),
         pytest.param(["clips", "show", "x", "--url", "gopher://x"], 1, "gopher://x", id="not-a-url"),
         pytest.param(["clips", "list", "--max-items", "0"], 2, "--max-items", id="page-of-nothing"),
         pytest.param(["events", "publish"], 2, "--data", id="nothing-to-publish"),
         pytest.param(["events", "publish", "--data", "{}"], 2, "--type", id="data-without-a-type"),
-        pytest.param(["events", "publish", "--type", "x", "--data", "{"], 1, "--data is not JSON", id="bad-json"),
-        pytest.param(["events", "publish", "--type", "x", "--data", "[]"], 1, "holds a list", id="not-an-object"),
+        pytest.param(
+            ["events", "publish", "--type", "x", "--data", "{"], 1, "--data is not JSON", id="bad-json"
+        ),
+        pytest.param(
+            ["events", "publish", "--type", "x", "--data", "[]"], 1, "holds a list", id="not-an-object"
+        ),
         pytest.param(["events", "publish", "nowhere.json"], 1, "nowhere.json", id="no-event-file"),
         pytest.param(["events", "publish", "."], 1, "directory", id="directory-for-an-event"),
-        pytest.param(["demo", "--file", "nowhere.mp4"], 1, "nowhere.mp4 does not exist", id="demo-without-its-file"),
+        pytest.param(
+            ["demo", "--file", "nowhere.mp4"], 1, "nowhere.mp4 does not exist", id="demo-without-its-file"
+        ),
     ],
 )
 def test_a_wrong_command_is_told_in_one_line(
+    *,
     arguments: list[str],
     exit_code: int,
     words: str,
@@ -111,7 +124,9 @@ def test_a_deeply_nested_event_is_refused_without_a_traceback(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_an_event_file_may_be_no_larger_than_an_event(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_event_file_may_be_no_larger_than_an_event(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     large = tmp_path / "large.json"
     large.write_text(json.dumps({"x": "y" * 2_000_000}))
 
