@@ -40,17 +40,20 @@ def plan_clip(wanted: TimeRange, recorded: Iterable[SourceSpan]) -> ClipPlan:
     if missing:
         return ClipPlan((), missing)
 
+    # One pass over the sources by their start: a day of short ones must not hold up the heartbeat.
+    waiting = sorted(usable, key=lambda source: source.span.start_ms, reverse=True)
+    longest = waiting[-1]
     pieces: list[Piece] = []
     reached_ms = wanted.start_ms
     while reached_ms < wanted.end_ms:
-        source = _longest_from(reached_ms, usable)
-        end_ms = min(source.span.end_ms, wanted.end_ms)
-        pieces.append(Piece(source, TimeRange(reached_ms, end_ms)))
+        while waiting and waiting[-1].span.start_ms <= reached_ms:
+            longest = max(longest, waiting.pop(), key=_lasting)
+        end_ms = min(longest.span.end_ms, wanted.end_ms)
+        pieces.append(Piece(longest, TimeRange(reached_ms, end_ms)))
         reached_ms = end_ms
     return ClipPlan(tuple(pieces), ())
 
 
-def _longest_from(moment_ms: int, sources: Iterable[SourceSpan]) -> SourceSpan:
-    """Return the source that shows `moment_ms` and then lasts longest; the key decides between equals."""
-    showing = [source for source in sources if source.span.start_ms <= moment_ms < source.span.end_ms]
-    return max(showing, key=lambda source: (source.span.end_ms, source.key))
+def _lasting(source: SourceSpan) -> tuple[int, str]:
+    """Order sources by their end; the key decides between equals."""
+    return source.span.end_ms, source.key
