@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,10 +11,11 @@ from pydantic import Field
 from services.clipper.domain.clip_keys import clip_key, thumbnail_key
 from services.clipper.domain.clip_outcome import Status, said_before
 from services.clipper.domain.clip_request import refusal_of
-from services.clipper.handlers import Clipper
-from services.clipper.store import ClipFilter, ClipRow
+from services.clipper.settings import ClipperSettings
+from services.clipper.store import ClipFilter, ClipRow, Clips
 from shared.events.clip import ClipAvailable, ClipRequested
 from shared.events.fields import MomentMs, Name, Wire
+from shared.kernel.clock import Clock
 from shared.kernel.errors import NotFound, Refused
 from shared.kernel.ids import new_id
 from shared.kernel.timeline import iso_utc
@@ -21,6 +23,7 @@ from shared.outbox.writing import Outbox
 from shared.runtime.errors import ERROR_ANSWERS
 from shared.runtime.object_response import object_response
 from shared.runtime.paging import page_position, page_token
+from shared.storage.port import Storage
 
 
 class ClipRequest(Wire):
@@ -54,15 +57,26 @@ class ClipPage(Wire):
     next_page_token: str | None
 
 
-def clip_router(clipper: Clipper, outbox: Outbox) -> APIRouter:
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the routes of the clipper work with."""
+
+    clips: Clips
+    storage: Storage
+    outbox: Outbox
+    clock: Clock
+    settings: ClipperSettings
+
+
+def clip_router(desk: Desk) -> APIRouter:
     """Build the routes below `/api/v1/clips`."""
     router = APIRouter(prefix="/api/v1/clips", tags=["clips"], responses=ERROR_ANSWERS)
 
     @router.post("", status_code=202)
     async def request_clip(body: ClipRequest, response: Response) -> Clip:
         """Ask for a clip. The answer comes as an event, and under the `Location` of this one."""
-        request = _request(body, clipper)
-        row = await clipper.clips.request(request, tell=outbox.command(request))
+        request = _request(body, desk)
+        row = await desk.clips.request(request, tell=desk.outbox.command(request))
         response.headers["location"] = f"/api/v1/clips/{row.clip_id}"
         return _clip(row)
 
@@ -80,54 +94,54 @@ def clip_router(clipper: Clipper, outbox: Outbox) -> APIRouter:
         position = page_position(next_page_token, of=(int, str))
         after = (int(position[0]), str(position[1])) if position else None
         wanted = ClipFilter(camera_id=camera_id, status=status, from_ms=from_ms, to_ms=to_ms, after=after)
-        rows = await clipper.clips.page(wanted, at_most=max_items + 1)
+        rows = await desk.clips.page(wanted, at_most=max_items + 1)
         return _page(rows, max_items)
 
     @router.get("/{clip_id}")
     async def show_clip(clip_id: Name) -> Clip:
         """Tell what became of a clip."""
-        return _clip(await _row(clipper, clip_id))
+        return _clip(await _row(desk, clip_id))
 
     @router.api_route("/{clip_id}/media", methods=["GET", "HEAD"])
     async def watch_clip(clip_id: Name, request: Request) -> Response:
         """Stream the clip, with one Range (`a-b`, `a-`, `-n`)."""
-        row = await _available_row(clipper, clip_id)
-        key = clip_key(clipper.settings.key_prefix, row.camera_id, clip_id)
-        return await object_response(request, clipper.storage, key, content_type="video/mp4")
+        row = await _available_row(desk, clip_id)
+        key = clip_key(desk.settings.key_prefix, row.camera_id, clip_id)
+        return await object_response(request, desk.storage, key, content_type="video/mp4")
 
     @router.api_route("/{clip_id}/thumbnails/{width}", methods=["GET", "HEAD"])
     async def show_thumbnail(clip_id: Name, width: str, request: Request) -> Response:
         """Send a thumbnail: one of the configured widths, or `original`."""
-        row = await _available_row(clipper, clip_id)
+        row = await _available_row(desk, clip_id)
         if width not in _thumbnail_sizes(row):
             sizes = ", ".join(_thumbnail_sizes(row)) or "none"
             raise NotFound(f"the clip {clip_id} has no thumbnail {width}; it has {sizes}")
-        key = thumbnail_key(clipper.settings.key_prefix, row.camera_id, clip_id, width)
-        return await object_response(request, clipper.storage, key, content_type="image/jpeg")
+        key = thumbnail_key(desk.settings.key_prefix, row.camera_id, clip_id, width)
+        return await object_response(request, desk.storage, key, content_type="image/jpeg")
 
     return router
 
 
-def _request(body: ClipRequest, clipper: Clipper) -> ClipRequested:
+def _request(body: ClipRequest, desk: Desk) -> ClipRequested:
     """Return the event that a body asks for. Raises Refused as `clip_refused` would say it."""
-    clip_id = body.clip_id or new_id(clipper.clock)
+    clip_id = body.clip_id or new_id(desk.clock)
     request = ClipRequested(**body.model_dump() | {"clip_id": clip_id})
-    now_ms = clipper.clock.now_ms()
-    refusal = refusal_of(request, now_ms=now_ms, max_clip_ms=clipper.settings.max_clip_ms)
+    now_ms = desk.clock.now_ms()
+    refusal = refusal_of(request, now_ms=now_ms, max_clip_ms=desk.settings.max_clip_ms)
     if refusal:
         raise Refused(refusal.message, field=refusal.field)
     return request
 
 
-async def _row(clipper: Clipper, clip_id: str) -> ClipRow:
-    row = await clipper.clips.find(clip_id)
+async def _row(desk: Desk, clip_id: str) -> ClipRow:
+    row = await desk.clips.find(clip_id)
     if row is None:
         raise NotFound(f"no clip {clip_id} was ever asked for")
     return row
 
 
-async def _available_row(clipper: Clipper, clip_id: str) -> ClipRow:
-    row = await _row(clipper, clip_id)
+async def _available_row(desk: Desk, clip_id: str) -> ClipRow:
+    row = await _row(desk, clip_id)
     if row.status != "available":
         raise NotFound(f"the clip {clip_id} is {row.status.replace('_', ' ')}: there is nothing to fetch")
     return row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from services.clipper.api import clip_router
+from services.clipper.api import Desk, clip_router
 from services.clipper.handlers import Clipper, cut_clip, give_up_clip, index_source
 from services.clipper.periodic import SWEEP_EVERY_S, sweep_uploads
 from services.clipper.settings import ClipperSettings
@@ -38,10 +38,16 @@ def build(platform: Platform) -> Service:
         clock=platform.clock,
         settings=settings,
     )
-    outbox = Outbox(platform.clock, source=f"/spool/{NAME}", written=platform.relay.wake)
+    desk = Desk(
+        clips=clipper.clips,
+        storage=platform.storage,
+        outbox=Outbox(platform.clock, source=f"/spool/{NAME}", written=platform.relay.wake),
+        clock=platform.clock,
+        settings=settings,
+    )
     return Service(
         router=Router(NAME, _routes(clipper)),
-        http=clip_router(clipper, outbox),
+        http=clip_router(desk),
         ticks=(
             Tick(
                 task="clipper.sweep_uploads",
