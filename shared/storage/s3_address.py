@@ -73,7 +73,7 @@ def _endpoint(endpoint: str | None) -> str | None:
         return None
     try:
         parts = urlsplit(endpoint)
-        parts.port  # noqa: B018  looked at, because only this raises for a port that is none
+        _ = parts.port  # looked at, because only this raises for a port that is none
     except ValueError as error:
         raise Refused("the endpoint of the S3 address is not a URL", hint=_EXAMPLE) from error
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
