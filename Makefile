@@ -21,7 +21,7 @@ programs = $(filter-out __init__,$(basename $(notdir $(shell grep -l '__main__' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint types imports format lock soak bench clean
+.PHONY: help setup demo test check lint types imports format reference lock soak bench clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { gsub(/[$$][$$]/, "$$"); printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ imports: $(INSTALLED) ## the floors of the house
 format: $(INSTALLED) ## let ruff mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+reference: $(INSTALLED) ## write docs/reference from the code; a test fails when it is stale
+	@$(BIN)/python -m spool.reference
 
 lock: $(INSTALLED) ## resolve pyproject.toml and .ci/servers.in anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links \

@@ -102,14 +102,16 @@ def clip_router(desk: Desk) -> APIRouter:
         """Tell what became of a clip."""
         return _clip(await _row(desk, clip_id))
 
-    @router.api_route("/{clip_id}/media", methods=["GET", "HEAD"])
+    @router.head("/{clip_id}/media", include_in_schema=False)
+    @router.get("/{clip_id}/media")
     async def watch_clip(clip_id: Name, request: Request) -> Response:
         """Stream the clip, with one Range (`a-b`, `a-`, `-n`)."""
         row = await _available_row(desk, clip_id)
         key = clip_key(desk.settings.key_prefix, row.camera_id, clip_id)
         return await object_response(request, desk.storage, key, content_type="video/mp4")
 
-    @router.api_route("/{clip_id}/thumbnails/{width}", methods=["GET", "HEAD"])
+    @router.head("/{clip_id}/thumbnails/{width}", include_in_schema=False)
+    @router.get("/{clip_id}/thumbnails/{width}")
     async def show_thumbnail(clip_id: Name, width: str, request: Request) -> Response:
         """Send a thumbnail: one of the configured widths, or `original`."""
         row = await _available_row(desk, clip_id)

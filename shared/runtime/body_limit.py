@@ -13,7 +13,10 @@ TOO_LARGE = f"a body has at most {MAX_BODY_BYTES} bytes"
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body that says or turns out to be too large."""
+    """ASGI middleware: 413 for a body that says or turns out to be too large.
+
+    FastAPI has a limit as well (`max_body_size`), but answers in plain text, not in the one form of errors.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -20,7 +20,8 @@ def lending_router(storage: Storage, clock: Clock, *, signing_key: bytes) -> API
     """Build `/media/{key}`, the address of `Storage.presign` where the store is a directory."""
     router = APIRouter(tags=["media"], responses=ERROR_ANSWERS)
 
-    @router.api_route("/media/{key:path}", methods=["GET", "HEAD"])
+    @router.head("/media/{key:path}", include_in_schema=False)
+    @router.get("/media/{key:path}")
     async def lend_object(
         key: str,
         request: Request,

@@ -76,7 +76,9 @@ class Settings(Environment):
     """The key that the command line gives to the Spool at `url`. Default: the one in the data directory."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """From which level on Spool's own logs are written; those of libraries from `warning` on."""
     log_format: Literal["json", "text"] = "json"
+    """`json` for machines, `text` for people."""
 
     ffmpegs_at_once: Annotated[int, Field(ge=1, le=256)] = 2
     """How many ffmpeg processes may run at the same time."""

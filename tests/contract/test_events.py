@@ -40,7 +40,7 @@ def asked_for(request_id: str, data: EventData) -> Event:
 
 
 def answered(data: EventData) -> Event:
-    return announce(data, source="spool/clipper", time_ms=HAPPENED_MS, traceparent=TRACEPARENT)
+    return announce(data, source="/spool/clipper", time_ms=HAPPENED_MS, traceparent=TRACEPARENT)
 
 
 PUBLISHED = {
