@@ -12,6 +12,7 @@ import asyncio
 import re
 import secrets
 import socket
+import struct
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -81,7 +82,7 @@ class Loopback:
         connected: socket.socket = writer.get_extra_info("socket")
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if len(self._connections) >= CONNECTIONS:
-            writer.transport.abort()
+            _cut(writer)
             return
         connection = asyncio.create_task(self._answer(reader, writer))
         self._connections.add(connection)
@@ -95,9 +96,8 @@ class Loopback:
         except SpoolError as failure:
             self._failure = self._failure or failure
         finally:
-            # What was cut short must not look like the end of the object.
             if not writer.is_closing():
-                writer.transport.abort()
+                _cut(writer)
 
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -160,6 +160,13 @@ async def _send_head(writer: asyncio.StreamWriter, status: str, *fields: str) ->
     lines = (f"HTTP/1.1 {status}", *fields, "Accept-Ranges: bytes", "Connection: close", "", "")
     writer.write("\r\n".join(lines).encode("latin-1"))
     await writer.drain()
+
+
+def _cut(writer: asyncio.StreamWriter) -> None:
+    """Reset the connection: what was cut short must not look like the end of the object."""
+    connected: socket.socket = writer.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def _finish(writer: asyncio.StreamWriter) -> None:
