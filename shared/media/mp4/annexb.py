@@ -12,7 +12,7 @@ _IDR = 5
 _TYPE_BITS = 31  # of a NAL unit's first byte
 
 
-def to_annexb(config: AvcConfig, samples: Iterable[bytes]) -> bytes:
+def to_annexb(config: AvcConfig, samples: Iterable[memoryview]) -> bytes:
     """Return the parameter sets and the samples, with start codes for lengths. Raises Malformed."""
     stream = bytearray()
     for parameter_set in config.parameter_sets:
@@ -22,7 +22,7 @@ def to_annexb(config: AvcConfig, samples: Iterable[bytes]) -> bytes:
     return bytes(stream)
 
 
-def _append(stream: bytearray, sample: bytes, length_bytes: int) -> None:
+def _append(stream: bytearray, sample: memoryview, length_bytes: int) -> None:
     at = 0
     while at < len(sample):
         size_bytes = int.from_bytes(sample[at : at + length_bytes], "big")
@@ -35,7 +35,7 @@ def _append(stream: bytearray, sample: bytes, length_bytes: int) -> None:
         at += size_bytes
 
 
-def starts_alone(sample: bytes, length_bytes: int) -> bool | None:
+def starts_alone(sample: memoryview, length_bytes: int) -> bool | None:
     """Tell whether a sample's picture is an IDR, before which nothing is ever needed.
 
     `sample` may be only its beginning; None: what there is of it holds no picture yet.

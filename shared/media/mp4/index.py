@@ -14,7 +14,7 @@ from shared.media.mp4.boxes import Malformed, name, read_header
 from shared.media.mp4.ranges import RangeReader
 from shared.media.mp4.tracks import Movie, read_movie
 from shared.media.port import SourceBroken
-from shared.media.sniff import MP4, Container, sniff
+from shared.media.sniff import MP4, SNIFF_BYTES, Container, sniff
 from shared.storage.port import Storage, StoredObject
 
 MIB = 1 << 20
@@ -79,16 +79,16 @@ async def read_index(storage: Storage, stored: StoredObject) -> SourceIndex:
         raise SourceBroken(stored.key, f"the source {stored.key} is empty")
     reader = RangeReader(storage, stored)
     head = await reader.read(0, min(HEAD_BYTES, stored.size_bytes))
-    container = sniff(head)
+    container = sniff(bytes(head[:SNIFF_BYTES]))
     if container is None:
-        what = f"the source {stored.key} is {_describe(head)}"
+        what = f"the source {stored.key} is {_describe(bytes(head[:SNIFF_BYTES]))}"
         raise SourceBroken(stored.key, what, hint="a source is a recording in one file")
     if container != MP4:
         return SourceIndex(stored, container, None, reader.bytes_read)
     try:
         moov = await _Walk(reader, head).find_moov()
         # Minutes of tables are milliseconds of work, hours of them are not: the event loop goes on meanwhile.
-        movie = await asyncio.to_thread(read_movie, memoryview(moov), object_bytes=stored.size_bytes)
+        movie = await asyncio.to_thread(read_movie, moov, object_bytes=stored.size_bytes)
     except Malformed as error:
         raise SourceBroken(stored.key, f"the source {stored.key} is damaged: {error.message}") from error
     return SourceIndex(stored, MP4, movie, reader.bytes_read)
@@ -107,13 +107,13 @@ def _describe(head: bytes) -> str:
 class _Walk:
     """Walks over the boxes of the outermost level by their headers, with one window of bytes at hand."""
 
-    def __init__(self, reader: RangeReader, head: bytes) -> None:
+    def __init__(self, reader: RangeReader, head: memoryview) -> None:
         self._reader = reader
         self._size_bytes = reader.stored.size_bytes
         self._window_at, self._window = 0, head
         self._reads = 1
 
-    async def find_moov(self) -> bytes:
+    async def find_moov(self) -> memoryview:
         """Return the payload of `moov`. Raises Malformed."""
         at, before = 0, b""
         while at < self._size_bytes:
@@ -142,11 +142,12 @@ class _Walk:
             left_bytes = self._size_bytes - at
             end = at + (left_bytes if left_bytes <= most_bytes else min(HEAD_BYTES, left_bytes))
             self._window_at, self._window = at, await self._reader.read(at, end)
-        return memoryview(self._window)[at - self._window_at :]
+        return self._window[at - self._window_at :]
 
-    async def _payload(self, start: int, end: int) -> bytes:
+    async def _payload(self, start: int, end: int) -> memoryview:
         if end - start > MAX_MOOV_BYTES:
             raise Malformed(f"its index (moov) says it is {end - start} bytes long")
         held = self._window[start - self._window_at : end - self._window_at]
-        missing_from = start + len(held)
-        return held if missing_from == end else held + await self._reader.read(missing_from, end)
+        if len(held) == end - start:
+            return held
+        return await self._reader.read(start, end, held=held)

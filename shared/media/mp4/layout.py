@@ -54,7 +54,10 @@ class Layout:
 
 
 def lay_out(tracks: Sequence[TrackPlan], pieces: int) -> Layout:
-    """Lay the samples of all tracks out, piece by piece. Raises CannotCopy when samples share bytes."""
+    """Lay the samples of all tracks out, piece by piece.
+
+    Raises CannotCopy when samples share bytes, or have none.
+    """
     fetches: list[Fetch] = []
     offsets: list[list[Ints]] = [[] for _ in tracks]
     position = 0
@@ -68,6 +71,8 @@ def lay_out(tracks: Sequence[TrackPlan], pieces: int) -> Layout:
         for (number, _), at in zip(runs, placed, strict=True):
             offsets[number].append(at)
         fetches += _fetches(piece, starts, ends)
+    if position == 0:
+        raise CannotCopy("the samples of the source are empty")
     return Layout(tuple(fetches), tuple(np.concatenate(parts) for parts in offsets), position)
 
 
@@ -92,11 +97,14 @@ def _fetches(piece: int, starts: Ints, ends: Ints) -> Iterator[Fetch]:
     lasts = ends[np.concatenate([breaks, [len(ends) - 1]])].tolist()
     near: list[Segment] = []
     for start, end in zip(firsts, lasts, strict=True):
+        if start == end:
+            continue  # samples may be empty; nothing is fetched for them
         if near and start - near[-1].end > MERGE_GAP_BYTES:
             yield Fetch(piece, tuple(near))
             near = []
         near.append(Segment(start, end))
-    yield Fetch(piece, tuple(near))
+    if near:
+        yield Fetch(piece, tuple(near))
 
 
 def chunks(offsets: Ints, sizes: Ints) -> tuple[Ints, Ints]:

@@ -9,6 +9,8 @@ from shared.kernel.errors import Conflict, Corrupt, NotFound, Transient
 from shared.media.port import SourceBroken
 from shared.storage.port import Storage, StoredObject
 
+_NOTHING = memoryview(b"")
+
 
 @contextmanager
 def blaming(key: str) -> Iterator[None]:
@@ -29,16 +31,22 @@ class RangeReader:
         self.stored = stored
         self.bytes_read = 0
 
-    async def read(self, start: int, end: int) -> bytes:
+    async def read(self, start: int, end: int, *, held: memoryview = _NOTHING) -> memoryview:
         """Return the bytes of [start, end), which lie inside the object and are few enough to hold.
 
+        The first of them may be `held` from a read before; they are not read again. A view, because the
+        index of a long recording has many megabytes, and a copy would be held as well.
         Raises SourceBroken when they are not there, Transient when the object was replaced meanwhile.
         """
-        found = bytearray()
+        found = bytearray(held)
         stored = self.stored
+        if start + len(held) >= end:
+            return held  # a sample may be empty, a range of a store is not
         with blaming(stored.key):
-            async with self._storage.read(stored.key, start=start, end=end, if_match=stored.etag) as chunks:
+            async with self._storage.read(
+                stored.key, start=start + len(held), end=end, if_match=stored.etag
+            ) as chunks:
                 async for chunk in chunks:
                     found += chunk
-        self.bytes_read += len(found)
-        return bytes(found)
+        self.bytes_read += len(found) - len(held)
+        return memoryview(found).toreadonly()

@@ -127,7 +127,8 @@ def _read_offsets(boxes: dict[bytes, memoryview], sizes: Ints, object_bytes: int
     counts = np.diff(ends, prepend=0)
     within = np.cumsum(sizes) - sizes
     starts = np.minimum(ends - counts, len(sizes) - 1)
-    offsets: Ints = within + np.repeat(chunk_offsets - within[starts], counts)
+    offsets: Ints = np.repeat(chunk_offsets - within[starts], counts)
+    offsets += within
     if (offsets < 0).any() or (offsets > object_bytes - sizes).any():
         raise Malformed("samples lie beyond the end of the file: it is truncated")
     return offsets
