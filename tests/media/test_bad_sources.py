@@ -144,6 +144,19 @@ async def test_a_source_without_pictures_in_its_bytes_is_named(studio: Studio, l
     assert not studio.path("clip.mp4").exists()
 
 
+async def test_a_source_of_empty_samples_is_named(studio: Studio, library: Library) -> None:
+    recording, _ = await library.pair(replace(SMALL, sound=False))
+    whole = recording.path.read_bytes()
+    at = whole.index(b"stsz") + 12
+    (samples,) = struct.unpack_from(">I", whole, at)
+    studio.path("empty.mp4").write_bytes(whole[: at + 4] + bytes(4 * samples) + whole[at + 4 + 4 * samples :])
+
+    with pytest.raises(SourceBroken) as broken:
+        await studio.cut(Cut("empty.mp4", 0, 1000))
+
+    assert broken.value.source_key == "empty.mp4"
+
+
 async def test_pictures_that_do_not_decode_are_the_sources_fault_and_leave_no_clip(
     studio: Studio, library: Library
 ) -> None:
@@ -172,7 +185,7 @@ async def test_pictures_that_do_not_decode_are_the_sources_fault_and_leave_no_cl
             id="longer",
         ),
         pytest.param(
-            {"end_ms": 9000, "declared_ms": 9000}, "ends early: at 8000 ms", id="shorter than the cut"
+            Cut("other.mp4", 0, 9000, declared_ms=9000), "ends early: at 8000 ms", id="shorter than the cut"
         ),
     ],
 )
