@@ -1,0 +1,304 @@
+"""The clipper's story, told with real databases and a media engine that is a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from services.clipper.domain.clip_outcome import conflicting_duplicate
+from services.clipper.handlers import Clipper, cut_clip, give_up_clip, index_source
+from services.clipper.settings import ClipperSettings
+from services.clipper.store import Clips, Sources
+from shared.database.engine import Database
+from shared.events.clip import ClipAvailable, ClipFailed, ClipNotAvailable, ClipRefused, ClipRequested
+from shared.events.source import SourceAvailable
+from shared.inbox.outcome import Done, Later, Outcome, WorldMoved
+from shared.media.port import ClipFile, Cut, MediaInfo, Picture, Progress, SourceBroken
+from shared.storage.local import FileStorage
+from shared.storage.port import StoredObject, WriteOptions
+
+NOON_MS = 1_795_348_800_000
+SETTLE_MS = 2_000
+
+
+@dataclass
+class StoppedClock:
+    """A clock that moves when it is told to."""
+
+    at_ms: int = NOON_MS + 3_600_000
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    def monotonic_ms(self) -> int:
+        return self.at_ms
+
+
+@dataclass
+class ClaimedWork:
+    """Work that is always ours, and remembers what it was told to wait for."""
+
+    waiting_since_ms: int
+    owner: tuple[int, int] = (1, 1)
+    attempt: int = 1
+    wake_keys: list[str] = field(default_factory=list)
+
+    async def still_ours(self) -> None:
+        """Nobody else works here."""
+
+    async def wake_on(self, *keys: str) -> None:
+        self.wake_keys += keys
+
+
+@dataclass
+class PretendedMedia:
+    """A media engine that writes down what it is asked to cut."""
+
+    cuts: list[tuple[Cut, ...]] = field(default_factory=list)
+    broken: SourceBroken | None = None
+
+    async def describe(self, key: str) -> MediaInfo:
+        raise AssertionError(f"nobody asks what {key} is")
+
+    async def cut(
+        self, cuts: Sequence[Cut], *, into: str, options: WriteOptions, progress: Progress | None = None
+    ) -> ClipFile:
+        assert options.if_absent
+        assert progress is not None
+        if self.broken:
+            raise self.broken
+        self.cuts.append(tuple(cuts))
+        stored = StoredObject(into, size_bytes=1000, etag="e", modified_ms=0)
+        return ClipFile(
+            stored=stored,
+            sha256="0" * 64,
+            duration_ms=sum(cut.duration_ms for cut in cuts),
+            video_frames=300,
+            width=640,
+            height=360,
+            reencoded_because=None,
+            source_bytes_read=1100,
+            proof_bytes_read=10,
+            adopted=False,
+        )
+
+    async def thumbnails(self, key: str, *, at_ms: int, widths: Sequence[int]) -> tuple[Picture, ...]:
+        assert at_ms > 0
+        return tuple(Picture(min(width, 640), min(width, 640) * 9 // 16, key.encode()) for width in widths)
+
+
+@pytest.fixture
+async def clipper(database: Database, tmp_path: Path) -> Clipper:
+    clock = StoppedClock()
+    storage = await FileStorage.open(
+        tmp_path / "media", public_url="http://localhost", signing_key=b"k" * 32, clock=clock
+    )
+    return Clipper(
+        clips=Clips(database, clock),
+        sources=Sources(database, clock),
+        media=PretendedMedia(),
+        storage=storage,
+        clock=clock,
+        settings=ClipperSettings(settle_ms=SETTLE_MS),
+    )
+
+
+def request(clip_id: str = "clip-1", *, start_ms: int = 10_000, end_ms: int = 30_000) -> ClipRequested:
+    return ClipRequested(
+        clip_id=clip_id,
+        camera_id="cam-1",
+        start_timestamp_in_ms=NOON_MS + start_ms,
+        end_timestamp_in_ms=NOON_MS + end_ms,
+    )
+
+
+def source(key: str, *, start_ms: int, end_ms: int) -> SourceAvailable:
+    return SourceAvailable(
+        camera_id="cam-1",
+        key=key,
+        start_timestamp_in_ms=NOON_MS + start_ms,
+        end_timestamp_in_ms=NOON_MS + end_ms,
+    )
+
+
+class Desk:
+    """Does work as the worker would: calls the handler, and commits what it returns."""
+
+    def __init__(self, clipper: Clipper, database: Database) -> None:
+        self.clipper = clipper
+        self.database = database
+        assert isinstance(clipper.media, PretendedMedia)
+        self.media = clipper.media
+
+    def work(self, *, waited_ms: int = SETTLE_MS) -> ClaimedWork:
+        return ClaimedWork(waiting_since_ms=self.clipper.clock.now_ms() - waited_ms)
+
+    async def announce(self, *sources: SourceAvailable) -> None:
+        for each in sources:
+            await self.commit(await index_source(each, work=self.work(), clipper=self.clipper))
+
+    async def ask(self, event: ClipRequested, *, waited_ms: int = SETTLE_MS) -> Outcome:
+        outcome = await cut_clip(event, work=self.work(waited_ms=waited_ms), clipper=self.clipper)
+        await self.commit(outcome)
+        return outcome
+
+    async def commit(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Done):
+            for write in outcome.writes:
+                await self.database.write(write)
+
+
+@pytest.fixture
+def desk(clipper: Clipper, database: Database) -> Desk:
+    return Desk(clipper, database)
+
+
+async def test_a_clip_across_two_sources_is_cut_from_both_and_announced(desk: Desk) -> None:
+    await desk.announce(
+        source("b.mp4", start_ms=20_000, end_ms=40_000), source("a.mp4", start_ms=0, end_ms=20_000)
+    )
+
+    outcome = await desk.ask(request())
+
+    assert isinstance(outcome, Done)
+    [event] = outcome.events
+    assert isinstance(event, ClipAvailable)
+    assert event.source_keys == ("a.mp4", "b.mp4")
+    assert event.clip.key == "clips/cam-1/clip-1.mp4"
+    assert [(t.size, t.width) for t in event.thumbnails] == [("original", 640), ("300", 300), ("640", 640)]
+    assert desk.media.cuts == [
+        (Cut("a.mp4", 10_000, 20_000, declared_ms=20_000), Cut("b.mp4", 0, 10_000, declared_ms=20_000))
+    ]
+
+
+async def test_the_same_request_is_answered_again_without_work(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+    first = await desk.ask(request())
+
+    again = await desk.ask(request())
+
+    assert isinstance(first, Done)
+    assert isinstance(again, Done)
+    assert again.events == first.events
+    assert again.writes == ()
+    assert len(desk.media.cuts) == 1
+
+
+async def test_another_request_under_the_same_id_is_refused_and_changes_nothing(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+    await desk.ask(request())
+    other = request(end_ms=31_000)
+
+    outcome = await desk.ask(other)
+
+    assert outcome == Done(conflicting_duplicate(other))
+    row = await desk.clipper.clips.find("clip-1")
+    assert row is not None
+    assert row.status == "available"
+
+
+async def test_what_was_not_recorded_is_named(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=15_000))
+
+    outcome = await desk.ask(request())
+
+    assert isinstance(outcome, Done)
+    [event] = outcome.events
+    assert isinstance(event, ClipNotAvailable)
+    [gap] = event.missing
+    assert (gap.start_timestamp_in_ms, gap.end_timestamp_in_ms) == (NOON_MS + 15_000, NOON_MS + 30_000)
+
+
+async def test_a_request_waits_a_moment_for_sources_that_are_just_being_announced(desk: Desk) -> None:
+    work = desk.work(waited_ms=0)
+
+    outcome = await cut_clip(request(), work=work, clipper=desk.clipper)
+
+    assert isinstance(outcome, Later)
+    assert outcome.until_ms == work.waiting_since_ms + SETTLE_MS
+    assert work.wake_keys == ["sources of cam-1"]
+
+
+async def test_a_request_that_ended_without_a_clip_can_be_made_again(desk: Desk) -> None:
+    missing = await desk.ask(request())
+    missing_again = await desk.ask(request())
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+
+    available = await desk.ask(request())
+
+    assert isinstance(missing, Done)
+    assert isinstance(missing_again, Done)
+    assert isinstance(available, Done)
+    assert missing_again.events == missing.events, "the same answer has the same revision, so the same id"
+    [event] = available.events
+    assert isinstance(event, ClipAvailable)
+    assert event.revision == 2
+
+
+async def test_a_source_that_is_announced_again_is_corrected(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=15_000))
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+
+    outcome = await desk.ask(request())
+
+    assert isinstance(outcome, Done)
+    assert isinstance(outcome.events[0], ClipAvailable)
+
+
+async def test_a_broken_source_is_named_and_the_next_clip_is_fine(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+    desk.media.broken = SourceBroken("a.mp4", "a.mp4 is not media")
+    failed = await desk.ask(request())
+    desk.media.broken = None
+
+    fine = await desk.ask(request("clip-2"))
+
+    assert isinstance(failed, Done)
+    [event] = failed.events
+    assert isinstance(event, ClipFailed)
+    assert (event.source_key, event.fault, event.reason) == ("a.mp4", "source", "a.mp4 is not media")
+    assert isinstance(fine, Done)
+    assert isinstance(fine.events[0], ClipAvailable)
+
+
+async def test_a_refusal_is_kept_and_said_the_same_again(desk: Desk) -> None:
+    backwards = request(start_ms=30_000, end_ms=10_000)
+    first = await desk.ask(backwards)
+
+    again = await desk.ask(backwards)
+
+    assert isinstance(first, Done)
+    assert isinstance(again, Done)
+    [event] = first.events
+    assert isinstance(event, ClipRefused)
+    assert (event.reason, event.field) == ("end_before_start", "endTimestampInMs")
+    assert again.events == first.events
+
+
+async def test_two_workers_on_one_request_conclude_it_once(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+    one = await cut_clip(request(), work=desk.work(), clipper=desk.clipper)
+    other = await cut_clip(request(), work=desk.work(), clipper=desk.clipper)
+    await desk.commit(one)
+
+    with pytest.raises(WorldMoved):
+        await desk.commit(other)
+
+    assert isinstance(one, Done)
+    assert isinstance(other, Done)
+    assert other.events == one.events
+
+
+async def test_who_asked_hears_that_a_clip_was_given_up(desk: Desk) -> None:
+    outcome = await give_up_clip(request(), reason="the store was away for a day", clipper=desk.clipper)
+    await desk.commit(outcome)
+
+    [event] = outcome.events
+    assert isinstance(event, ClipFailed)
+    assert (event.fault, event.reason) == ("spool", "the store was away for a day")
+    row = await desk.clipper.clips.find("clip-1")
+    assert row is not None
+    assert row.status == "failed"
