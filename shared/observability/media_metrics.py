@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 # A decode of one group of pictures takes tens of milliseconds, a clip encoded anew some minutes.
@@ -24,3 +26,9 @@ class FfmpegMetrics:
             registry=registry,
         )
         self.running = Gauge("spool_ffmpeg_running", "ffmpeg processes that run now.", registry=registry)
+
+
+@cache
+def metrics_of_process() -> FfmpegMetrics:
+    """Return the one set that all engines of this process count in."""
+    return FfmpegMetrics()

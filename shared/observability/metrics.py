@@ -43,5 +43,8 @@ OUTBOX_UNROUTABLE = Counter(
     "spool_outbox_unroutable", "Attempts to publish a command that nobody has subscribed to.", ("type",)
 )
 UNROUTED = Counter("spool_unrouted", "Facts published while nobody was subscribed to them.", ("type",))
-BYTES_READ = Gauge("spool_storage_bytes_read", "Bytes of object bodies received from the store since the start.")
-UPLOADS_SWEPT = Counter("spool_uploads_swept", "Unfinished uploads that were removed because nobody would finish them.")
+BYTES_READ = Counter("spool_storage_bytes_read", "Bytes of objects received from the store.")
+BYTES_WRITTEN = Counter("spool_storage_bytes_written", "Bytes of objects given to the store.")
+UPLOADS_SWEPT = Counter(
+    "spool_uploads_swept", "Unfinished uploads that were removed because nobody would finish them."
+)

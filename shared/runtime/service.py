@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import structlog
 from fastapi import APIRouter
 
+from shared.inbox.claims import LeaseTimes
 from shared.inbox.router import Router
 from shared.inbox.worker import Worker
 from shared.kernel.errors import Transient
-from shared.observability.metrics import BYTES_READ
 from shared.outbox.writing import append
 from shared.runtime.api_key import KeyRing
 from shared.runtime.event_routes import event_router
@@ -104,6 +104,7 @@ class Process:
             append=append,
             name=platform.name,
             committed=platform.relay.wake,
+            times=LeaseTimes.of(platform.settings.lease_s * 1000),
             checkpoint=platform.checkpoint,
         )
 
@@ -154,7 +155,6 @@ class Process:
                     await check()
             except (Transient, TimeoutError) as error:
                 problems[part] = str(error) or "does not answer in time"
-        BYTES_READ.set(self._platform.storage.bytes_read)
         return problems
 
 

@@ -6,10 +6,11 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import imageio_ffmpeg
@@ -25,7 +26,7 @@ from shared.kernel.errors import Refused
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Media
-from shared.observability.media_metrics import FfmpegMetrics
+from shared.observability.media_metrics import metrics_of_process
 from shared.observability.metrics import UNROUTED
 from shared.outbox.relay import Relay
 from shared.settings.settings import Settings
@@ -34,6 +35,8 @@ from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_address import S3Address
+
+PortT = TypeVar("PortT")
 
 SPARE_CONNECTIONS = 8  # beside the hands: heartbeat, relay, ticks and the HTTP routes
 
@@ -54,6 +57,21 @@ class Platform:
     checkpoint: Checkpoint = pass_by
 
 
+def _as_it_is(port: PortT) -> PortT:
+    return port
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What tests put between a port and all who use it, in this process. Outside of tests nothing."""
+
+    database: Callable[[Database], Database] = _as_it_is
+    bus: Callable[[Bus], Bus] = _as_it_is
+    storage: Callable[[Storage], Storage] = _as_it_is
+    media: Callable[[Media], Media] = _as_it_is
+    checkpoint: Checkpoint = pass_by  # told each step of the road of one event
+
+
 @dataclass(frozen=True, slots=True)
 class Lending:
     """How a directory lends objects by URL: the address of this server, and the key that it signs with."""
@@ -69,29 +87,37 @@ class Lending:
 
 @asynccontextmanager
 async def open_platform(
-    settings: Settings, *, clock: Clock, hands: int, lending: Lending, checkpoint: Checkpoint = pass_by
+    settings: Settings, *, clock: Clock, hands: int, lending: Lending, seams: Seams
 ) -> AsyncIterator[Platform]:
     """Open what the settings' addresses name, and close it in the opposite order.
 
-    `hands` is how much work is done at once: the database gets as many connections, and some. `checkpoint`
-    is told each step of the road. Raises Refused for an address that cannot be one, Unavailable when
-    something does not answer.
+    `hands` is how much work is done at once: the database gets as many connections, and some.
+    Raises Refused for an address that cannot be one, Unavailable when something does not answer.
     """
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
         address = settings.database_address
-        database = await open_database(address, clock=clock, connections=hands + SPARE_CONNECTIONS)
+        connections = hands + SPARE_CONNECTIONS
+        database = seams.database(await open_database(address, clock=clock, connections=connections))
         stack.push_async_callback(database.close)
-        bus = await open_bus(settings)
+        bus = seams.bus(await open_bus(settings))
         stack.push_async_callback(bus.close)
         uploads = UploadJournal(database, _store_name(settings))
-        storage = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
+        opened = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
+        storage = seams.storage(opened)
         stack.push_async_callback(storage.close)
         scratch = settings.data_directory / "scratch"
         _make_private(scratch)
-        media = open_media(settings, storage, directory=scratch)
-        relay = Relay(bus=bus, database=database, clock=clock, name=name, checkpoint=checkpoint)
-        yield Platform(settings, clock, database, bus, storage, uploads, media, relay, name, checkpoint)
+        media = seams.media(open_media(settings, storage, directory=scratch))
+        relay = Relay(
+            bus=bus,
+            database=database,
+            clock=clock,
+            name=name,
+            lease_ms=settings.lease_s * 1000,
+            checkpoint=seams.checkpoint,
+        )
+        yield Platform(settings, clock, database, bus, storage, uploads, media, relay, name, seams.checkpoint)
 
 
 async def open_bus(settings: Settings) -> Bus:
@@ -105,7 +131,7 @@ async def open_bus(settings: Settings) -> Bus:
 def open_media(settings: Settings, storage: Storage, *, directory: Path) -> Media:
     """Return the engine that cuts in `storage`, with the ffmpeg of the wheel."""
     binary = Path(imageio_ffmpeg.get_ffmpeg_exe())
-    ffmpeg = Ffmpeg(binary, at_once=settings.ffmpegs_at_once, metrics=FfmpegMetrics())
+    ffmpeg = Ffmpeg(binary, at_once=settings.ffmpegs_at_once, metrics=metrics_of_process())
     return MediaEngine(storage, ffmpeg, directory=directory)
 
 

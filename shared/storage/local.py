@@ -15,6 +15,7 @@ from pathlib import Path
 
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Unavailable
+from shared.observability.metrics import BYTES_READ
 from shared.storage.cancellation import to_the_end
 from shared.storage.doors import admit_expiry, admit_key, admit_options, admit_range
 from shared.storage.drafts import Drafts
@@ -133,6 +134,7 @@ class FileStorage:
 
     def _count(self, size_bytes: int) -> None:
         self._bytes_read += size_bytes
+        BYTES_READ.inc(size_bytes)
 
 
 def _opened(root: Path, public_url: str, signing_key: bytes, clock: Clock) -> FileStorage:

@@ -20,6 +20,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from shared.kernel.errors import Bug, Conflict, Corrupt, NotFound, SpoolError, Unavailable
+from shared.observability.metrics import BYTES_WRITTEN
 from shared.storage.cancellation import to_the_end
 from shared.storage.doors import SHA256_NAME, UPLOAD_NAME
 from shared.storage.multipart import UploadJournal
@@ -149,4 +150,5 @@ class S3Writer:
         with body.getbuffer() as view:
             self._sha256.update(view)
             self._size_bytes += len(view)
+            BYTES_WRITTEN.inc(len(view))
             return base64.b64encode(zlib.crc32(view).to_bytes(4, "big")).decode()
