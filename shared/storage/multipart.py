@@ -159,17 +159,19 @@ async def sweep(
     grace_ms: int,
     unknown_age_ms: int,
 ) -> int:
-    """Abort the uploads that nobody will finish, and return how many there were.
+    """Abort the uploads below `prefixes` that nobody will finish, and return how many there were.
 
-    Those that the journal knows go once their claim has been dead for `grace_ms`. Those below `prefixes`
-    that it does not know (a store without a journal, an answer that was lost) go once they are
-    `unknown_age_ms` old: give prefixes of derived files only, which are made again. Raises Unavailable.
+    Those that the journal knows go once their claim has been dead for `grace_ms`. Those that it does not know
+    (a store without a journal, an answer that was lost) go once they are `unknown_age_ms` old. Give prefixes of
+    derived files only, which are made again. Raises Unavailable.
     """
+    below = tuple(prefixes)
     now_ms = await journal.now_ms()
-    listed = {upload for prefix in prefixes for upload in await storage.unfinished(prefix)}
-    rows = await journal.rows()  # after the listing: see above
-    nobodys = [row for row in rows if row.owner is None and row.started_ms <= now_ms - unknown_age_ms]
-    swept = await _end_all(storage, journal, await journal.abandoned(grace_ms=grace_ms) + nobodys)
+    listed = {upload for prefix in below for upload in await storage.unfinished(prefix)}
+    rows = [row for row in await journal.rows() if row.key.startswith(below)]  # after the listing: see above
+    dead = [row for row in await journal.abandoned(grace_ms=grace_ms) if row.key.startswith(below)]
+    dead += [row for row in rows if row.owner is None and row.started_ms <= now_ms - unknown_age_ms]
+    swept = await _end_all(storage, journal, dead)
 
     known_ids = {row.upload_id for row in rows}
     intended_keys = {row.key for row in rows if row.upload_id is None}

@@ -155,6 +155,13 @@ async def test_an_upload_whose_claim_is_dead_is_swept(place: Place, state: State
     assert await place.sweep() == 0
 
 
+async def test_an_upload_elsewhere_is_another_sweepers_business(place: Place) -> None:
+    await place.leave_unfinished("captures/a", await place.claim(lease_ms=-1))
+
+    assert await place.sweep(unknown_age_ms=-HOUR_MS) == 0
+    assert await place.unfinished_keys() == ["captures/a"]
+
+
 async def test_an_upload_of_a_lost_claim_is_swept_after_the_grace(place: Place) -> None:
     claim = await place.claim()
     await place.leave_unfinished("clips/a", claim)
