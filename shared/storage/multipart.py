@@ -162,8 +162,8 @@ async def sweep(
     """Abort the uploads below `prefixes` that nobody will finish, and return how many there were.
 
     Those that the journal knows go once their claim has been dead for `grace_ms`. Those that it does not know
-    (a store without a journal, an answer that was lost) go once they are `unknown_age_ms` old. Give prefixes of
-    derived files only, which are made again. Raises Unavailable.
+    (a store without a journal, an answer that was lost) go once they are `unknown_age_ms` old. Give prefixes
+    of derived files only, which are made again. Raises Unavailable.
     """
     below = tuple(prefixes)
     now_ms = await journal.now_ms()
