@@ -22,7 +22,6 @@ from shared.events.envelope import PRINTABLE, Event, EventData
 from shared.events.single_quotes import to_json
 from shared.events.source import SourceAvailable
 from shared.kernel.errors import Refused
-from shared.kernel.ids import derived_id
 
 TYPES: dict[str, type[EventData]] = {
     data_type.type: data_type
@@ -78,13 +77,13 @@ class Unreadable(Refused):
 
 
 def read_event(
-    body: bytes, *, expected: str, transport_id: str | None, headers: Mapping[str, str] | None = None
+    body: bytes, *, expected: str, transport_id: str, headers: Mapping[str, str] | None = None
 ) -> Received:
     """Read a body from a queue on which `expected` is the type of a message without an envelope.
 
     Understands a structured CloudEvent, and the bare bodies of existing publishers, which are JSON or the
-    same with single quotes. A bare body has no identity of its own: it gets the transport's, or else one
-    derived from its bytes, so that a redelivery is recognised. Raises Unreadable.
+    same with single quotes. A bare body has no identity of its own: it gets the transport's.
+    Raises Unreadable.
     """
     parsed = _parse(body)
     if "specversion" in parsed:
@@ -95,7 +94,7 @@ def read_event(
     return read_cloud_event(
         {
             "specversion": "1.0",
-            "id": transport_id or derived_id(expected, body.decode()),
+            "id": transport_id,
             "source": BARE_SOURCE,
             "type": expected,
             "traceparent": (headers or {}).get("traceparent"),

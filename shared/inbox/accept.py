@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,8 @@ class Entrance:
         return accepted
 
     def _prepare(self, delivery: Delivery) -> _Prepared:
-        transport_id = _usable_id(delivery.message_id)
+        # Without a name of its own each delivery is new. Should it come twice, its handler knows the request.
+        transport_id = _usable_id(delivery.message_id) or str(uuid.uuid4())
         try:
             received = read_event(
                 delivery.body,

@@ -159,14 +159,14 @@ def test_another_implementation_of_cloudevents_reads_the_same(name: str) -> None
 def test_an_event_that_another_implementation_writes_is_read(name: str) -> None:
     written = JSONFormat().write(JSONFormat().read(None, golden(name)))
 
-    assert read_event(written, expected=name, transport_id=None).event == PUBLISHED[name]
+    assert read_event(written, expected=name, transport_id="message-1").event == PUBLISHED[name]
 
 
 def test_attributes_that_spool_does_not_know_are_kept() -> None:
     known = json.loads(golden("clip_requested"))
     body = json.dumps(known | {"partitionkey": "cam-1", "sampledrate": 3}).encode()
 
-    event = read_event(body, expected="clip_requested", transport_id=None).event
+    event = read_event(body, expected="clip_requested", transport_id="message-1").event
 
     assert json.loads(event.to_bytes()) == json.loads(body)
 
@@ -209,7 +209,7 @@ def test_every_bare_file_is_read() -> None:
 def test_apostrophes_in_a_value_survive(name: str) -> None:
     body = (GOLDEN / "bare" / name).read_bytes()
 
-    received = read_event(body, expected="clip_requested", transport_id=None)
+    received = read_event(body, expected="clip_requested", transport_id="message-1")
 
     assert received.event.data["requestedBy"] == "O'Brien's \"team\""
 
@@ -303,13 +303,13 @@ def test_a_source_that_ends_before_it_starts_is_unreadable() -> None:
     body = changed("source_available", "data.endTimestampInMs", 1)
 
     with pytest.raises(Unreadable, match="endTimestampInMs must be later than startTimestampInMs"):
-        read_event(body, expected="source_available", transport_id=None)
+        read_event(body, expected="source_available", transport_id="message-1")
 
 
 def test_every_problem_of_an_event_is_told_at_once() -> None:
     with pytest.raises(Unreadable) as caught:
         read_event(
-            b"{'clipId': 'a b', 'endTimestampInMs': 'x'}", expected="clip_requested", transport_id=None
+            b"{'clipId': 'a b', 'endTimestampInMs': 'x'}", expected="clip_requested", transport_id="message-1"
         )
 
     assert {problem.field for problem in caught.value.problems} == {
