@@ -130,7 +130,18 @@ async def shown_hashes(source: Path, *, start_ms: int, end_ms: int) -> list[str]
     # Timestamps stay the source's own: ffmpeg would move them by what it takes for the start.
     argv = ["-ss", f"{max(0, start_ms - MARGIN_MS) / 1000:.3f}", "-copyts", "-i", f"file:{source}"]
     argv += ["-to", f"{float(origin_ms + end_ms + MARGIN_MS) / 1000:.3f}", "-map", "0:v:0"]
-    argv += ["-fps_mode", "passthrough", "-f", "framehash", "-hash", "md5", "pipe:1"]
+    # The source's own ticks: those of a frame rate would round the time of a frame at either end.
+    argv += [
+        "-fps_mode",
+        "passthrough",
+        "-enc_time_base",
+        "demux",
+        "-f",
+        "framehash",
+        "-hash",
+        "md5",
+        "pipe:1",
+    ]
     text = await _run_ffmpeg(argv)
     return hashes_between(text, start_ms=origin_ms + start_ms, end_ms=origin_ms + end_ms)
 

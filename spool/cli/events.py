@@ -81,13 +81,16 @@ def _event_to_publish(
 
 def _wrapped(event_type: str, data: dict[str, Any], event_id: str | None) -> dict[str, Any]:
     from shared.kernel.ids import new_id
+    from shared.kernel.timeline import iso_utc
     from shared.runtime.clock import SystemClock
 
+    clock = SystemClock()
     return {
         "specversion": "1.0",
-        "id": event_id or new_id(SystemClock()),
+        "id": event_id or new_id(clock),
         "source": SOURCE,
         "type": event_type,
+        "time": iso_utc(clock.now_ms()),
         "datacontenttype": "application/json",
         "data": data,
     }

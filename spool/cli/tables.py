@@ -32,7 +32,7 @@ def print_page(page: Mapping[str, Any], name: str, columns: Mapping[str, str]) -
 
     items: Sequence[Mapping[str, Any]] = page.get(name) or []
     if not items:
-        typer.echo(f"nothing here: no {name} fit")
+        typer.echo("nothing to list")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for heading in columns:
