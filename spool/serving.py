@@ -13,7 +13,6 @@ from types import ModuleType
 
 from services.clipper import app as clipper
 from shared.inbox.claims import release_all_claims
-from shared.kernel.checkpoint import Checkpoint, pass_by
 from shared.observability.logging import configure_logging
 from shared.outbox.subjects import release_all_subjects
 from shared.runtime.api_key import KeyRing, keep_key
@@ -21,7 +20,7 @@ from shared.runtime.clock import SystemClock
 from shared.runtime.http import listening_socket
 from shared.runtime.lock import held_directory
 from shared.runtime.service import Process
-from shared.runtime.wiring import Lending, Platform, open_platform
+from shared.runtime.wiring import Lending, Seams, open_platform
 from shared.settings.settings import Settings
 from spool.migrations import migrate
 
@@ -45,13 +44,11 @@ async def serve(
     *,
     services: Sequence[str],
     on_ready: Callable[[Running], None] | None = None,
-    adapt: Callable[[Platform], Platform] | None = None,
-    checkpoint: Checkpoint = pass_by,
+    seams: Seams | None = None,
 ) -> None:
     """Run services until SIGTERM, SIGINT or cancellation, then drain.
 
-    What of the settings is embedded is migrated, and held alone by this process. `adapt` may put something
-    between the services and their ports, and `checkpoint` is told each step of the road: for tests.
+    What of the settings is embedded is migrated, and held alone by this process. `seams` are for tests.
     Raises Refused or Unavailable when it cannot start.
     """
     configure_logging(level=settings.log_level, as_json=settings.log_format == "json")
@@ -65,9 +62,8 @@ async def serve(
         lending = Lending.by(running.api_key, public_url=settings.public_url or running.url)
         hands = sum(_APPS[name].hands() for name in services)
         async with open_platform(
-            settings, clock=SystemClock(), hands=hands, lending=lending, checkpoint=checkpoint
-        ) as opened:
-            platform = adapt(opened) if adapt else opened
+            settings, clock=SystemClock(), hands=hands, lending=lending, seams=seams or Seams()
+        ) as platform:
             if settings.embedded_database:
                 # Whoever holds the directory is alone: nobody else's claim can be alive.
                 await release_all_claims(platform.database)
