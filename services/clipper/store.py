@@ -34,7 +34,7 @@ from shared.events.source import SourceAvailable
 from shared.inbox.outcome import WorldMoved, Write
 from shared.inbox.wake import wake
 from shared.kernel.clock import Clock
-from shared.kernel.errors import Bug, Conflict, Transient
+from shared.kernel.errors import Bug, Conflict, Permanent, Transient
 from shared.kernel.timeline import TimeRange
 from shared.media.port import Progress
 
@@ -120,16 +120,18 @@ class Sources:
         self._clock = clock
 
     async def overlapping(self, camera_id: str, wanted: TimeRange) -> list[SourceSpan]:
-        """Return the camera's sources that show some of the range, by start."""
+        """Return the camera's sources that show some of the range, by start. Raises Permanent: too many."""
         query = (
             select(source_table)
             .where(source_table.c.camera_id == camera_id)
             .where(source_table.c.start_ms < wanted.end_ms, source_table.c.end_ms > wanted.start_ms)
             .order_by(source_table.c.start_ms, source_table.c.key)
-            .limit(MAX_SPANS)
+            .limit(MAX_SPANS + 1)
         )
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
+        if len(rows) > MAX_SPANS:
+            raise Permanent(f"more than {MAX_SPANS} sources of {camera_id} show some of this range")
         return [SourceSpan(row.key, TimeRange(row.start_ms, row.end_ms), row.size_bytes) for row in rows]
 
     def remember(self, source: SourceAvailable) -> Write:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import TextIO
 
@@ -14,6 +15,7 @@ MAX_TRACEBACK_CHARACTERS = 16_000  # of an exception in an exception in a task g
 
 LOGGER = "spool"  # of everything that Spool itself says
 
+_CREDENTIALS = re.compile(r"(?<=:)//[^/@\s]*:[^/@\s]*@")
 SECRET_FIELDS = frozenset({"api_key", "authorization", "password", "secret", "x_api_key"})
 
 
@@ -62,6 +64,10 @@ def _number_of(level: str) -> int:
 def _hide_secrets(_logger: WrappedLogger, _name: str, fields: EventDict) -> EventDict:
     for name in SECRET_FIELDS & fields.keys():
         fields[name] = "(hidden)"
+    for name, value in fields.items():
+        # Libraries put the address that they could not reach into their errors, password and all.
+        if isinstance(value, str) and "://" in value:
+            fields[name] = _CREDENTIALS.sub("//(hidden)@", value)
     return fields
 
 

@@ -37,6 +37,8 @@ def keep_key(data_directory: Path) -> tuple[str, bool]:
         made = False
     finally:
         Path(staged).unlink()
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)  # restored from a backup, or written by hand
     key = path.read_text(errors="replace").strip()
     if len(key) < 16 or not key.isascii():
         raise Refused(f"{path} holds no key", hint="remove the file: the next start makes a new one")

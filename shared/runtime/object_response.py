@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -38,11 +39,26 @@ async def object_response(request: Request, storage: Storage, key: str, *, conte
     status = 206 if asked else 200
     if request.method == "HEAD" or start == end:
         return Response(status_code=status, headers=headers, media_type=content_type)
-    body = _stream(storage, stored, start, end)
+    body = await _opened(_stream(storage, stored, start, end))
     return StreamingResponse(body, status_code=status, headers=headers, media_type=content_type)
 
 
-async def _stream(storage: Storage, stored: StoredObject, start: int, end: int) -> AsyncIterator[bytes]:
+async def _opened(stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """Return the stream once its first bytes are here: until then an error can still be an answer."""
+    first = await anext(stream)
+
+    async def whole() -> AsyncIterator[bytes]:
+        async with aclosing(stream):
+            yield first
+            async for chunk in stream:
+                yield chunk
+
+    return whole()
+
+
+async def _stream(
+    storage: Storage, stored: StoredObject, start: int, end: int
+) -> AsyncGenerator[bytes, None]:
     async with storage.read(stored.key, start=start, end=end, if_match=stored.etag) as chunks:
         async for chunk in chunks:
             yield chunk
