@@ -31,6 +31,11 @@ class LeaseTimes:
     beat_ms: int = 5_000
     margin_ms: int = 5_000  # for stopping: an ffmpeg is terminated, waited for, killed
 
+    @classmethod
+    def of(cls, length_ms: int) -> LeaseTimes:
+        """Return times in the proportions of the usual ones."""
+        return cls(length_ms, beat_ms=length_ms // 6, margin_ms=length_ms // 6)
+
 
 class Stop(StrEnum):
     """Why a hand stops before its handler has returned."""

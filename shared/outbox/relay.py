@@ -31,7 +31,7 @@ from shared.outbox.subjects import Subjects, Turn, Unsent
 log = structlog.get_logger()
 
 LEASE_MS = 30_000
-MARGIN_MS = 10_000  # before the lease ends nothing new is published under it
+MARGIN_SHARE = 3  # in the last third of a lease nothing new is published under it
 POLL_S = 1.0  # for what other processes commit
 # A wake comes with the row, which can be before its commit: then looking once is too early.
 SOON_S = (0.0, 0.005, 0.02, 0.08, 0.25)
@@ -62,6 +62,7 @@ class Relay:
         self._clock = clock
         self._subjects = Subjects(database, relay=name, lease_ms=lease_ms)
         self._lease_ms = lease_ms
+        self._margin_ms = lease_ms // MARGIN_SHARE
         self._poll_s = poll_s
         self._checkpoint = checkpoint
         self._woken = asyncio.Event()
@@ -118,7 +119,7 @@ class Relay:
         turns = await self._subjects.claim()
         if not turns:
             return False
-        stop_ms = started_ms + self._lease_ms - MARGIN_MS
+        stop_ms = started_ms + self._lease_ms - self._margin_ms
         try:
             while self._clock.monotonic_ms() < stop_ms:
                 heads = [turn for turn in turns if turn.waiting and not turn.failed]
@@ -169,7 +170,7 @@ class Relay:
 
     async def _publish(self, events: Sequence[Unsent]) -> None:
         try:
-            async with asyncio.timeout(MARGIN_MS / 1000):
+            async with asyncio.timeout(self._margin_ms / 1000):
                 await self._bus.publish([event.message for event in events])
         except TimeoutError as error:
             raise Unavailable("the transport does not confirm") from error

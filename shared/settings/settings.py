@@ -84,6 +84,8 @@ class Settings(Environment):
     """How many ffmpeg processes may run at the same time."""
     keep_hours: Annotated[int, Field(ge=1, le=8760)] = 168
     """How long work that is done, and events that were told, can still be listed, in hours."""
+    lease_s: Annotated[int, Field(ge=2, le=3600)] = 30
+    """After how long without a sign of life of its process work is taken up by another one, in seconds."""
     drain_grace_s: Annotated[int, Field(ge=0, le=3600)] = 20
     """How long work may go on after SIGTERM before its claim is released."""
 
