@@ -31,7 +31,7 @@ from spool.proof import check_digest, check_thumbnails, stated_length_ms
 from spool.serving import SERVICES, Running, serve
 
 EVENT_SOURCE = "spool-demo"
-PATIENCE_S = 120  # for one step of the road; a clip takes a second, a re-encoded one of a large film longer
+PATIENCE_S = 300  # for one step of the road; a clip takes a second, a re-encoded one of a large film longer
 LOOK_EVERY_S = 0.1
 LISTED = 100  # the newest pieces of work: ours are among them
 BEGINNING = "0"
@@ -66,7 +66,10 @@ async def run_demo(directory: Path, file: Path | None) -> bool:
         async with spool_running(settings) as running, SpoolClient(_address(running)) as client:
             await _store(settings, footage.sources)
             page.show_footage(footage)
-            journey = await _travel(client, footage, clock)
+            try:
+                journey = await _travel(client, footage, clock)
+            except TimeoutError as error:
+                raise Unavailable(f"nothing came back within {PATIENCE_S} s", hint="try again") from error
         page.show_events(journey.events)
         return await _tell_end(page, directory, footage, journey)
 
