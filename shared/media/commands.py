@@ -67,13 +67,14 @@ def served(url: str, demuxer: str, *options: str) -> Input:
 def window(from_s: Fraction | None, length_s: Fraction) -> tuple[str, ...]:
     """Return the input options that read [from_s, from_s + length_s) of a source, and what leads to it.
 
-    Times are the source's own, and stay so. Reading starts at a key frame before `from_s`, wherever the
-    demuxer finds one; None reads from the beginning.
+    Times count from the source's first packet, wherever reading starts: at a key frame before `from_s`, as
+    the demuxer finds one. None reads from the beginning.
     """
+    # Without -start_at_zero, -t ends the reading at once where a container (WAV) knows of no start.
+    times = ("-copyts", "-start_at_zero")
     if from_s is None:
-        return ("-copyts", "-t", seconds(length_s))
-    seek = ("-noaccurate_seek", "-seek_timestamp", "1", "-ss", seconds(from_s))
-    return ("-copyts", *seek, "-t", seconds(length_s))
+        return (*times, "-t", seconds(length_s))
+    return (*times, "-noaccurate_seek", "-ss", seconds(from_s), "-t", seconds(length_s))
 
 
 def seconds(value: Fraction) -> str:

@@ -128,5 +128,9 @@ def _by_words(stderr: str, what: str) -> SpoolError:
 def _quoted(stderr: str) -> str:
     """Return ffmpeg's first complaint, which names the cause; what follows are its consequences."""
     lines = [line for line in stderr.splitlines() if line.strip()]
-    words = re.sub(r" @ 0x[0-9a-f]+", "", lines[0]) if lines else "it said nothing"
+    return quoted(re.sub(r" @ 0x[0-9a-f]+", "", lines[0]) if lines else "it said nothing")
+
+
+def quoted(words: str) -> str:
+    """Make words of ffmpeg fit to be shown: a part of them may come from a hostile file."""
     return "".join(letter if letter.isprintable() else "?" for letter in words[:_QUOTED_CHARACTERS])

@@ -14,7 +14,7 @@ from shared.kernel.errors import Corrupt
 from shared.media import commands
 from shared.media.commands import Input
 from shared.media.decode import NO_FILE_BYTES
-from shared.media.diagnosis import diagnose
+from shared.media.diagnosis import diagnose, quoted
 from shared.media.ffmpeg import Ended, Ffmpeg, Limits, Sink
 from shared.media.framecrc import Entry, FrameLog
 from shared.media.loopback import Loopback
@@ -39,12 +39,17 @@ _HIDING_CODECS = frozenset({"vp8"})
 # A transport stream says how long it is only in its last packets, which nobody needs twice.
 _UNMEASURED = ("-skip_estimate_duration_from_pts", "1")
 
-_DURATION = re.compile(r"^  Duration: (\d+):(\d\d):(\d\d)\.(\d\d),", re.MULTILINE)
+# Anchored to its indentation: what a file says of itself is indented further or comes after it.
+_DURATION = re.compile(
+    r"^  Duration: (?:(\d+):(\d\d):(\d\d)\.(\d\d)|N/A)(?:, start: (-?\d+\.\d+))?", re.MULTILINE
+)
+# What a demuxer complains of: a hole that it jumped over, bytes that are not there.
+_COMPLAINT = re.compile(r"^\[in#0/[^\]]*\] (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source that was looked at. `start_s` is its presentation start on its own clock."""
+    """A source that was looked at. Times count from its first packet; `start_s` is where it is shown from."""
 
     stored: StoredObject
     url: str
@@ -81,12 +86,12 @@ class Content:
 
     @property
     def start_s(self) -> Fraction:
-        """When the cut starts on the source's own clock."""
+        """When the cut starts, counted from the source's first packet."""
         return self.source.start_s + Fraction(self.cut.start_ms, 1000)
 
     @property
     def end_s(self) -> Fraction:
-        """When the cut ends on the source's own clock."""
+        """When the cut ends, counted from the source's first packet."""
         return self.source.start_s + Fraction(self.cut.end_ms, 1000)
 
     def input(self) -> Input:
@@ -129,7 +134,7 @@ async def examine(ffmpeg: Ffmpeg, storage: Storage, loopback: Loopback, key: str
         stored=stored,
         url=url,
         container=container,
-        start_s=_presentation_start_s(container, starts.presentation_s),
+        start_s=_presentation_start_s(container, ended.stderr, starts.presentation_s),
         declared_ms=_declared_ms(ended.stderr),
         video_codec=video.codec if video else None,
         audio_codec=audio.codec if audio else None,
@@ -204,7 +209,10 @@ async def _read_packets(
 
 
 async def _list(ffmpeg: Ffmpeg, loopback: Loopback, source: Source, reading: Input, packets: Packets) -> None:
-    await _run(ffmpeg, loopback, source.key, commands.list_packets(reading), FrameLog(packets.take))
+    key, log = source.key, FrameLog(packets.take)
+    ended = await _run(ffmpeg, loopback, key, commands.list_packets(reading), log)
+    if complaint := _COMPLAINT.search(ended.stderr):
+        raise SourceBroken(key, f"the source {key} is damaged: {quoted(complaint[1])}")
 
 
 async def _recognise(storage: Storage, stored: StoredObject) -> Container:
@@ -232,23 +240,29 @@ async def _measure_ms(ffmpeg: Ffmpeg, loopback: Loopback, source: Source) -> int
         nonlocal end_s
         end_s = max(end_s, entry.end_s)
 
-    reading = commands.served(source.url, source.container.demuxer, "-copyts")
+    reading = commands.served(source.url, source.container.demuxer, "-copyts", "-start_at_zero")
     await _run(ffmpeg, loopback, source.key, commands.list_packets(reading), FrameLog(take))
     return round((end_s - source.start_s) * 1000)
 
 
-def _presentation_start_s(container: Container, first_s: Fraction) -> Fraction:
-    """Return when the presentation starts. An MP4 has a clock of its own, and may start with nothing."""
-    return Fraction(0) if container == MP4 and 0 <= first_s < EMPTY_START_S else first_s
-
-
 def _declared_ms(stderr: str) -> int:
-    # Anchored to its indentation: what a file says of itself is indented further or comes after it.
     match = _DURATION.search(stderr)
-    if match is None:
+    if match is None or match[1] is None:
         return 0
-    hours, minutes, seconds, hundredths = (int(number) for number in match.groups())
+    hours, minutes, seconds, hundredths = (int(number) for number in match.groups()[:4])
     return ((hours * 60 + minutes) * 60 + seconds) * 1000 + hundredths * 10
+
+
+def _presentation_start_s(container: Container, stderr: str, first_s: Fraction) -> Fraction:
+    """Return when the presentation starts, counted from the first packet.
+
+    An MP4 has a clock of its own, on which the first packet may come later than zero.
+    """
+    match = _DURATION.search(stderr)
+    if container != MP4 or match is None or match[5] is None:
+        return first_s
+    empty_s = Fraction(match[5])
+    return -empty_s if 0 <= empty_s < EMPTY_START_S else first_s
 
 
 async def _run(ffmpeg: Ffmpeg, loopback: Loopback, key: str, arguments: tuple[str, ...], sink: Sink) -> Ended:

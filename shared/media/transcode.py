@@ -126,16 +126,20 @@ async def _encode(
     progress: Progress | None,
 ) -> None:
     total_ms = sum(content.cut.duration_ms for content in contents)
+    frames = sum(content.frames for content in contents)
 
     def report(report: Report) -> None:
+        # The time that ffmpeg reports lags behind by what the encoder looks ahead.
+        done_ms = total_ms * report.frames // frames if frames else report.out_ms
         if progress is not None:
-            progress(min(report.out_ms, total_ms), total_ms)
+            progress(min(done_ms, total_ms), total_ms)
 
     limits = _limits(total_ms, len(contents))
     ended = await ffmpeg.run("transcode", arguments, limits=limits, on_report=report)
     # A source that failed under ffmpeg looks to it like one that is short.
     loopback.raise_failure()
     _raise_for(ended, contents)
+    report(Report(frames, total_ms))
 
 
 def _command(contents: Sequence[Content], frame: Frame | None, path: Path) -> tuple[str, ...]:

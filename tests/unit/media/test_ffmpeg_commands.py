@@ -92,19 +92,21 @@ def test_only_the_loopback_is_ever_named(url: str) -> None:
 @pytest.mark.parametrize(
     ("from_s", "length_s", "options"),
     [
-        pytest.param(None, Fraction(5), ("-copyts", "-t", "5.000000"), id="from the beginning"),
+        pytest.param(
+            None, Fraction(5), ("-copyts", "-start_at_zero", "-t", "5.000000"), id="from the beginning"
+        ),
         pytest.param(
             Fraction(4, 3),
             Fraction(1, 3),
             (
-                *("-copyts", "-noaccurate_seek", "-seek_timestamp", "1"),
+                *("-copyts", "-start_at_zero", "-noaccurate_seek"),
                 *("-ss", "1.333333", "-t", "0.333333"),
             ),
             id="from a moment",
         ),
     ],
 )
-def test_a_window_keeps_the_sources_own_time(
+def test_a_window_keeps_times_counted_from_the_first_packet(
     from_s: Fraction | None, length_s: Fraction, options: tuple[str, ...]
 ) -> None:
     assert commands.window(from_s, length_s) == options

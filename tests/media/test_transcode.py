@@ -1,0 +1,364 @@
+"""Whatever container and codec a source has, exactly the frames of its cut are in the clip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+
+from shared.kernel.errors import Refused, Unavailable
+from shared.media.decode import DecodedCounts, decode_file
+from shared.media.port import Cut, SourceBroken
+from shared.media.survey import describe
+from shared.media.transcode import MAX_CUTS, Transcoded, transcode
+from shared.storage.local import FileStorage
+from spool.camera import Camera, Recording, frame_hashes, frame_numbers, record
+from tests.media.conftest import SMALL
+from tests.media.studio import FixedClock, Studio, beep_onsets_ms, frames_between, sound
+
+DURATION_MS = 8000
+HEVC = replace(SMALL, video_codec="libx265")
+VP8 = replace(SMALL, video_codec="libvpx", b_frames=0)
+VP9 = replace(SMALL, video_codec="libvpx-vp9", b_frames=0)
+OPEN_GOP = replace(SMALL, gop_frames=90, encoder_options=("-x264-params", "open-gop=1"))
+NTSC = replace(SMALL, frame_rate=Fraction(30000, 1001))
+LARGE = replace(SMALL, width=480, height=270, seed=2)
+SILENT = replace(SMALL, sound=False, seed=3)
+MPEG4 = replace(SMALL, video_codec="mpeg4", b_frames=0)
+
+
+@dataclass(slots=True)
+class Foreign:
+    """Recordings in other containers and codecs, each made when it is first asked for."""
+
+    directory: Path
+    _made: dict[tuple[Camera, str], Recording] = field(default_factory=dict)
+
+    async def get(self, camera: Camera, suffix: str) -> Recording:
+        if (camera, suffix) not in self._made:
+            path = self.directory / f"{len(self._made)}{suffix}"
+            self._made[camera, suffix] = await record(
+                path, start_ms=0, duration_ms=DURATION_MS, camera=camera
+            )
+        return self._made[camera, suffix]
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Foreign:
+    return Foreign(tmp_path_factory.mktemp("foreign"))
+
+
+@asynccontextmanager
+async def encoded(studio: Studio, tmp_path: Path, *cuts: Cut) -> AsyncIterator[Transcoded]:
+    async with transcode(studio.ffmpeg, studio.storage, cuts, directory=tmp_path) as clip:
+        yield clip
+
+
+async def run_ffmpeg(*arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        imageio_ffmpeg.get_ffmpeg_exe(), *("-nostdin", "-v", "error", "-y", *arguments)
+    )
+    assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("camera", "suffix"),
+    [
+        pytest.param(SMALL, ".mkv", id="H.264 in Matroska"),
+        pytest.param(SMALL, ".ts", id="H.264 in a transport stream"),
+        pytest.param(OPEN_GOP, ".ts", id="open GOPs in a transport stream"),
+        pytest.param(HEVC, ".mp4", id="HEVC in MP4"),
+        pytest.param(VP8, ".webm", id="VP8 in WebM"),
+        pytest.param(VP9, ".webm", id="VP9 in WebM"),
+        pytest.param(NTSC, ".mkv", id="29.97 frames a second"),
+        pytest.param(MPEG4, ".mkv", id="MPEG-4 in Matroska"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("start_ms", "end_ms"),
+    [
+        pytest.param(0, 1000, id="the beginning"),
+        pytest.param(4210, 5455, id="the middle"),
+        pytest.param(7500, 8000, id="the end"),
+    ],
+)
+async def test_the_frames_of_the_cut_are_exact(
+    studio: Studio,
+    foreign: Foreign,
+    tmp_path: Path,
+    *,
+    camera: Camera,
+    suffix: str,
+    start_ms: int,
+    end_ms: int,
+) -> None:
+    source = studio.add((await foreign.get(camera, suffix)).path)
+    async with encoded(studio, tmp_path, Cut(source, start_ms, end_ms)) as clip:
+        shown = await frame_numbers(clip.path)
+
+    expected = [n for n in frames_between(start_ms, end_ms, camera.frame_rate) if n < DURATION_MS * 30 / 1000]
+    assert shown == expected
+    assert clip.video_frames == len(expected)
+    assert clip.duration_ms == end_ms - start_ms
+
+
+async def test_sources_of_different_kinds_are_joined(
+    studio: Studio, foreign: Foreign, tmp_path: Path
+) -> None:
+    matroska, stream = await foreign.get(SMALL, ".mkv"), await foreign.get(SMALL, ".ts")
+    large = await foreign.get(LARGE, ".mp4")
+    cuts = [Cut(studio.add(source.path), 2215, 3687) for source in (matroska, stream, large)]
+    async with encoded(studio, tmp_path, *cuts) as clip:
+        shown = await frame_numbers(clip.path)
+        onsets_ms = beep_onsets_ms(await sound(clip.path))
+
+    assert shown == frames_between(2215, 3687, SMALL.frame_rate) * 3
+    assert (clip.width, clip.height) == (SMALL.width, SMALL.height)
+    assert clip.duration_ms == 3 * 1472
+    # The beep of second 3 is 785 ms into each piece, wherever that piece starts.
+    assert onsets_ms == pytest.approx([785, 785 + 1472, 785 + 2 * 1472], abs=8)
+
+
+async def test_a_picture_of_another_shape_gets_bars(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
+    tall = await foreign.get(replace(SMALL, width=180, height=320), ".mkv")
+    wide = await foreign.get(SMALL, ".mkv")
+    cuts = (Cut(studio.add(tall.path), 0, 500), Cut(studio.add(wide.path), 0, 500))
+    async with encoded(studio, tmp_path, *cuts) as clip:
+        pass
+
+    assert (clip.width, clip.height, clip.video_frames) == (180, 320, 30)
+
+
+async def test_a_source_without_sound_is_silent_between_others(
+    studio: Studio, foreign: Foreign, tmp_path: Path
+) -> None:
+    heard, silent = await foreign.get(SMALL, ".mkv"), await foreign.get(SILENT, ".mkv")
+    first, second = studio.add(heard.path), studio.add(silent.path, "silent.mkv")
+    async with encoded(studio, tmp_path, Cut(second, 0, 1000), Cut(first, 500, 1500)) as clip:
+        samples = await sound(clip.path)
+
+    assert clip.sound
+    assert abs(samples[: 48 * 980]).max() < 10
+    assert beep_onsets_ms(samples) == pytest.approx([1500], abs=8)
+
+
+async def test_without_any_sound_there_is_no_track(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
+    source = studio.add((await foreign.get(SILENT, ".mkv")).path)
+    async with encoded(studio, tmp_path, Cut(source, 0, 1000)) as clip:
+        decoded = await decode_file(studio.ffmpeg, clip.path)
+
+    assert not clip.sound
+    assert decoded == DecodedCounts(video_frames=30, audio_samples=0)
+
+
+async def test_sound_alone_becomes_sound_alone(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
+    recording = (await foreign.get(SMALL, ".mkv")).path
+    await run_ffmpeg("-i", str(recording), "-vn", "-ac", "1", "-ar", "8000", str(studio.path("call.wav")))
+    async with encoded(studio, tmp_path, Cut("call.wav", 500, 2750)) as clip:
+        samples = await sound(clip.path)
+
+    assert (clip.width, clip.height, clip.video_frames) == (0, 0, 0)
+    assert len(samples) == 48 * 2250
+    assert beep_onsets_ms(samples) == pytest.approx([500, 1500], abs=8)
+
+
+async def test_a_cut_without_pictures_is_black_between_others(
+    studio: Studio, foreign: Foreign, tmp_path: Path
+) -> None:
+    recording = (await foreign.get(SMALL, ".mkv")).path
+    await run_ffmpeg("-i", str(recording), "-vn", str(studio.path("call.wav")))
+    source = studio.add(recording)
+    async with encoded(
+        studio, tmp_path, Cut(source, 0, 500), Cut("call.wav", 0, 1000), Cut(source, 500, 1000)
+    ) as clip:
+        hashes = await frame_hashes(clip.path)
+
+    assert clip.video_frames == len(hashes) == 15 + 1 + 15
+    assert clip.duration_ms == 2000
+
+
+async def test_a_rotated_picture_stands_upright(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
+    recording = (await foreign.get(HEVC, ".mp4")).path
+    rotated = studio.path("phone.mp4")
+    await run_ffmpeg("-display_rotation", "90", "-i", str(recording), "-c", "copy", str(rotated))
+    async with encoded(studio, tmp_path, Cut("phone.mp4", 0, 500)) as clip:
+        pass
+
+    assert (clip.width, clip.height) == (SMALL.height, SMALL.width)
+
+
+@pytest.mark.parametrize(
+    ("end_ms", "broken"), [pytest.param(8100, False, id="a tolerance"), pytest.param(8500, True, id="early")]
+)
+@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
+async def test_a_source_that_ends_early_is_broken(
+    studio: Studio, foreign: Foreign, tmp_path: Path, *, suffix: str, end_ms: int, broken: bool
+) -> None:
+    source = studio.add((await foreign.get(SMALL, suffix)).path)
+    said = None
+    try:
+        async with encoded(studio, tmp_path, Cut(source, 7000, end_ms)):
+            pass
+    except SourceBroken as error:
+        said = str(error)
+
+    assert (said is not None) == broken
+    assert said is None or (source in said and "ends early: at 8000 ms" in said)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".webm"])
+async def test_a_source_that_was_cut_off_is_broken(
+    studio: Studio, foreign: Foreign, tmp_path: Path, suffix: str
+) -> None:
+    recording = await foreign.get(VP8 if suffix == ".webm" else SMALL, suffix)
+    whole = recording.path.read_bytes()
+    studio.path(f"cut{suffix}").write_bytes(whole[: len(whole) // 2])
+
+    with pytest.raises(SourceBroken, match=f"cut{suffix}") as caught:
+        async with encoded(studio, tmp_path, Cut(f"cut{suffix}", 1000, 7500)):
+            pass
+    assert caught.value.source_key == f"cut{suffix}"
+
+
+async def test_a_hole_in_a_source_is_not_passed_over(
+    studio: Studio, foreign: Foreign, tmp_path: Path
+) -> None:
+    holed = bytearray((await foreign.get(SMALL, ".mkv")).path.read_bytes())
+    middle = len(holed) // 2
+    holed[middle : middle + 60_000] = bytes(60_000)
+    studio.path("holed.mkv").write_bytes(holed)
+
+    with pytest.raises(SourceBroken, match=r"holed\.mkv"):
+        async with encoded(studio, tmp_path, Cut("holed.mkv", 1000, 7500)):
+            pass
+
+
+@pytest.mark.parametrize("fails_at_share", [0.3, 0.9])
+async def test_a_store_that_fails_is_not_the_sources_fault(
+    studio: Studio, foreign: Foreign, tmp_path: Path, fails_at_share: float
+) -> None:
+    source = studio.add((await foreign.get(LARGE, ".mkv")).path)
+    storage = LimitedStorage(
+        studio.directory, public_url="http://x", signing_key=b"k" * 32, clock=FixedClock()
+    )
+    storage.ends_at = int(studio.path(source).stat().st_size * fails_at_share)
+    with pytest.raises(Unavailable, match="the store is away"):
+        async with transcode(studio.ffmpeg, storage, [Cut(source, 0, 8000)], directory=tmp_path):
+            pass
+    await storage.close()
+
+
+class LimitedStorage(FileStorage):
+    """A store that fails beyond a byte of every object."""
+
+    ends_at = 0
+
+    @asynccontextmanager
+    async def read(
+        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        if end is None or end > self.ends_at:
+            raise Unavailable("the store is away")
+        async with super().read(key, start=start, end=end, if_match=if_match) as chunks:
+            yield chunks
+
+
+async def test_progress_reaches_the_end(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
+    source = studio.add((await foreign.get(SMALL, ".mkv")).path)
+    reports: list[tuple[int, int]] = []
+
+    def progress(done_ms: int, of_ms: int) -> None:
+        reports.append((done_ms, of_ms))
+
+    cuts = [Cut(source, 0, 4000)]
+    async with transcode(studio.ffmpeg, studio.storage, cuts, directory=tmp_path, progress=progress):
+        pass
+
+    assert reports == sorted(reports)
+    assert reports[-1] == (4000, 4000)
+
+
+async def test_the_file_is_gone_afterwards(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
+    source = studio.add((await foreign.get(SMALL, ".mkv")).path)
+    out = tmp_path / "out"
+    out.mkdir()
+    async with transcode(studio.ffmpeg, studio.storage, [Cut(source, 0, 500)], directory=out) as clip:
+        during = list(out.iterdir())
+    with pytest.raises(SourceBroken):
+        async with transcode(studio.ffmpeg, studio.storage, [Cut(source, 0, 99_000)], directory=out):
+            pass
+
+    assert during == [clip.path]
+    assert list(out.iterdir()) == []
+
+
+async def test_cancelling_leaves_neither_file_nor_process(
+    studio: Studio, foreign: Foreign, tmp_path: Path
+) -> None:
+    source = studio.add((await foreign.get(LARGE, ".mkv")).path)
+    out = tmp_path / "out"
+    out.mkdir()
+    started = asyncio.Event()
+
+    async def make() -> None:
+        cuts = [Cut(source, 0, 8000)] * 8
+        async with transcode(
+            studio.ffmpeg, studio.storage, cuts, directory=out, progress=lambda *_: started.set()
+        ):
+            pass
+
+    task = asyncio.create_task(make())
+    await started.wait()
+    during = list(out.iterdir())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert len(during) == 1
+    assert list(out.iterdir()) == []
+    assert not [line for line in Path("/proc/self/task").glob("*/children") if line.read_text().strip()]
+
+
+async def test_cuts_are_bounded(studio: Studio, tmp_path: Path) -> None:
+    with pytest.raises(Refused):
+        async with encoded(studio, tmp_path, *[Cut("a.mp4", 0, 1000)] * (MAX_CUTS + 1)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("camera", "suffix", "codecs"),
+    [
+        pytest.param(SMALL, ".mkv", ("matroska", "h264", "aac"), id="matroska"),
+        pytest.param(VP8, ".webm", ("matroska", "vp8", "opus"), id="webm"),
+        pytest.param(SMALL, ".ts", ("mpegts", "h264", "aac"), id="transport stream"),
+        pytest.param(HEVC, ".mp4", ("mp4", "hevc", "aac"), id="hevc"),
+        pytest.param(SILENT, ".mkv", ("matroska", "h264", None), id="no sound"),
+    ],
+)
+async def test_a_source_is_described(
+    studio: Studio, foreign: Foreign, camera: Camera, suffix: str, codecs: tuple[str, str, str | None]
+) -> None:
+    source = studio.add((await foreign.get(camera, suffix)).path)
+    info = await describe(studio.ffmpeg, studio.storage, source)
+
+    assert (info.container, info.video_codec, info.audio_codec) == codecs
+    assert (info.width, info.height) == (camera.width, camera.height)
+    assert info.duration_ms == pytest.approx(DURATION_MS, abs=50)
+    assert info.size_bytes == studio.path(source).stat().st_size
+
+
+async def test_a_source_that_does_not_say_how_long_it_is_is_measured(
+    studio: Studio, foreign: Foreign
+) -> None:
+    recording = (await foreign.get(SMALL, ".mkv")).path
+    # Written like a live stream, without going back to the header.
+    await run_ffmpeg("-i", str(recording), "-c", "copy", "-live", "1", str(studio.path("live.mkv")))
+    info = await describe(studio.ffmpeg, studio.storage, "live.mkv")
+
+    assert info.duration_ms == pytest.approx(DURATION_MS, abs=50)
