@@ -29,6 +29,7 @@ from shared.media.port import Media
 from shared.observability.media_metrics import metrics_of_process
 from shared.observability.metrics import UNROUTED
 from shared.outbox.relay import Relay
+from shared.runtime.scratch import scratch_directory
 from shared.settings.settings import Settings
 from shared.storage.local import FileStorage
 from shared.storage.multipart import UploadJournal
@@ -106,8 +107,7 @@ async def open_platform(
         opened = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
         storage = seams.storage(opened)
         stack.push_async_callback(storage.close)
-        scratch = settings.data_directory / "scratch"
-        _make_private(scratch)
+        scratch = stack.enter_context(scratch_directory(settings.data_directory / "scratch"))
         media = seams.media(open_media(settings, storage, directory=scratch))
         relay = Relay(
             bus=bus,
