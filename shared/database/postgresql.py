@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import asyncpg
-from sqlalchemy import URL, BigInteger, ColumnElement, cast, func, make_url, select
+from sqlalchemy import URL, BigInteger, ColumnElement, literal_column, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -71,7 +71,8 @@ class PostgresqlDatabase:
 
     def now_sql(self) -> ColumnElement[int]:
         # clock_timestamp, not now(): a transaction that waited for a lock must not see the past.
-        return cast(func.extract("epoch", func.clock_timestamp()) * 1000, BigInteger)
+        # Without a bound value: SQLAlchemy miscounts those of expressions in an INSERT of many rows.
+        return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)", BigInteger)
 
     async def now_ms(self) -> int:
         async with self.read() as connection:

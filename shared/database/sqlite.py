@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, BigInteger, ColumnElement, Connection, event, literal
+from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Function, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -29,6 +29,7 @@ from shared.kernel.errors import SpoolError, Transient, Unavailable
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 5_000  # a backup or a person's sqlite3 shell may hold the lock for a moment
+NOW_FUNCTION = "spool_now_ms"  # our clock, as SQLite knows it
 UNITS_PER_COMMIT = 64  # more gains little, and a failing commit would undo more
 MAX_WAITING_UNITS = 10_000  # beyond it the disk is not keeping up, and callers have to know
 UNIT_TIME_LIMIT_S = 30.0  # a unit only speaks to its connection; one that hangs must not stop all writes
@@ -79,6 +80,8 @@ class SqliteDatabase:
         self._clock = clock
         self._writing = writing_engine(path)
         self._reading = _reading_engine(path)
+        for engine in (self._writing, self._reading):
+            event.listen(engine.sync_engine, "connect", self._teach_time)
         self._ordinary: deque[_Waiting] = deque()
         self._urgent: deque[_Waiting] = deque()
         self._batch: list[_Waiting] = []
@@ -89,6 +92,7 @@ class SqliteDatabase:
     @classmethod
     async def open(cls, path: Path, *, clock: Clock) -> SqliteDatabase:
         """Open or create the file. Raises Unavailable."""
+        check_openable(path)
         database = cls(path, clock)
         database._writer = asyncio.create_task(database._write_for_ever(), name="sqlite writer")
         return database
@@ -105,6 +109,9 @@ class SqliteDatabase:
         result: T = await waiting.result
         return result
 
+    def _teach_time(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
+        connection.create_function(NOW_FUNCTION, 0, self._clock.now_ms)
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """See `Database.read`. All statements of one `read` see the same moment."""
@@ -115,7 +122,8 @@ class SqliteDatabase:
             raise _translated(error) from error
 
     def now_sql(self) -> ColumnElement[int]:
-        return literal(self._clock.now_ms(), BigInteger)
+        # A function, not a bound value: the statement's text stays the same, and is prepared once.
+        return Function(NOW_FUNCTION, type_=BigInteger)
 
     async def now_ms(self) -> int:
         return self._clock.now_ms()
@@ -246,6 +254,14 @@ def _translated(error: BaseException) -> BaseException:
         if error.connection_invalidated or (code is not None and code & 0xFF in _AWAY):
             return Unavailable(f"SQLite: {error.orig}")
     return error
+
+
+def check_openable(path: Path) -> None:
+    """Create the file if need be. Raises Unavailable: a driver's thread would report it too late."""
+    try:
+        sqlite3.connect(path).close()
+    except sqlite3.Error as error:
+        raise Unavailable(f"SQLite cannot open {path}: {error}") from error
 
 
 def writing_engine(path: Path) -> AsyncEngine:

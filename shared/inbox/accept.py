@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import Insert
+from sqlalchemy import Insert, literal_column
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -188,7 +188,7 @@ class Entrance:
                 "attempt": 1,
                 "token": 1,
                 "worker": self._claims.worker,
-                "lease_until_ms": now + self._claims.lease_ms,
+                "lease_until_ms": now + literal_column(str(self._claims.lease_ms)),
                 "claimed_ms": now,
             }
         # The target is named: a bare DO NOTHING would also swallow a collision in a lane, and lose an event.

@@ -160,7 +160,6 @@ class Endings:
         return "dead"
 
     def _after_commit(self, outcome: Done) -> None:
-        self._checkpoint(Step.COMMITTED)
         if outcome.events:
             self._told()
         if outcome.writes:

@@ -18,6 +18,7 @@ from shared.inbox.claims import Claim, is_held
 from shared.inbox.outcome import Done, Later, LeaseLost
 from shared.inbox.row import DEAD, DONE, READY, storable
 from shared.inbox.wake import register
+from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Unavailable
 
@@ -33,12 +34,15 @@ Append = Callable[[AsyncConnection, Sequence[tuple[Event, bool]], int], Awaitabl
 class Finisher:
     """Ends work of one service."""
 
-    def __init__(self, database: Database, clock: Clock, *, append: Append, source: str) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, append: Append, source: str, checkpoint: Checkpoint
+    ) -> None:
         """`source` is the CloudEvents source of what the service tells."""
         self._database = database
         self._clock = clock
         self._append = append
         self._source = source
+        self._checkpoint = checkpoint
 
     async def done(self, claim: Claim, outcome: Done, *, traceparent: str | None) -> None:
         """Commit what happened. Raises LeaseLost, WorldMoved, Unavailable, or what a write raises."""
@@ -168,6 +172,10 @@ class Finisher:
             await register(connection, row_id=row_id, token=token, keys=outcome.wake_keys)
 
     async def _conclude(self, claim: Claim, unit: Unit[None]) -> None:
+        await self._commit(claim, unit)
+        self._checkpoint(Step.COMMITTED)
+
+    async def _commit(self, claim: Claim, unit: Unit[None]) -> None:
         """Commit, waiting for a database that is away. A COMMIT with unknown outcome is looked up first."""
         unknown = False
         pause_s = FIRST_PAUSE_S

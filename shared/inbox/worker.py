@@ -63,7 +63,7 @@ class Worker:
         self._times = times or LeaseTimes()
         self._claims = Claims(database, clock, worker=name, times=self._times)
         self._endings = Endings(
-            Finisher(database, clock, append=append, source=router.source),
+            Finisher(database, clock, append=append, source=router.source, checkpoint=checkpoint),
             clock,
             checkpoint=checkpoint,
             told=committed,

@@ -39,7 +39,9 @@ async def migrate(database_url: str, *, revision: str = "head") -> None:
 
 def _engine(database_url: str) -> AsyncEngine:
     if is_sqlite(database_url):
-        return sqlite.writing_engine(sqlite_path(database_url))
+        path = sqlite_path(database_url)
+        sqlite.check_openable(path)
+        return sqlite.writing_engine(path)
     return postgresql.engine(database_url, connections=1)
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.processors import JSONRenderer, format_exc_info
 
 from shared.database.engine import Database
 from shared.database.opening import open_database
 from shared.runtime.clock import SystemClock
 from spool.migrations import migrate
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> Iterator[None]:
+    """Write logs as production does: structlog's default draws tracebacks for seconds, in the event loop."""
+    structlog.configure(processors=[format_exc_info, JSONRenderer()])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

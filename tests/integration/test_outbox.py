@@ -1,0 +1,364 @@
+"""The outbox on SQLite and on PostgreSQL: what was committed is published, in order per subject."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.bus.message import Message
+from shared.bus.port import Capabilities, TooLarge, Unroutable
+from shared.database.engine import Database
+from shared.database.tables import outbox, outbox_subject
+from shared.events.envelope import Event, announce
+from shared.kernel.checkpoint import Step
+from shared.kernel.errors import Conflict, NotFound, Unavailable
+from shared.outbox.reading import last_id, list_refused, purge, read_after, send_again
+from shared.outbox.relay import Relay
+from shared.outbox.subjects import EVENTS_PER_SUBJECT, Subjects, release_all_subjects
+from shared.outbox.writing import Outbox, append
+from tests.integration.workshop import CLOCK, Observer, asked, eventually, recorded, told
+
+
+class Town:
+    """A transport that remembers what it was given, and refuses what it is told to."""
+
+    capabilities = Capabilities(
+        max_body_bytes=1_000_000, max_batch=50, survives_restart=False, shared_between_processes=False
+    )
+
+    def __init__(self) -> None:
+        self.heard: list[Message] = []
+        self.tried: Counter[str] = Counter()
+        self.unroutable: set[str] = set()
+        self.too_large: set[str] = set()
+        self.away = False
+        self.on_the_way: Counter[str] = Counter()
+        self.crossings: list[str] = []
+        self.delay_s = 0.0
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        if self.away:
+            raise Unavailable("the town is away")
+        subjects = [json.loads(message.body)["subject"] for message in messages]
+        self.crossings += [subject for subject in subjects if self.on_the_way[subject]]
+        self.on_the_way.update(subjects)
+        self.tried.update(message.id for message in messages)
+        await asyncio.sleep(self.delay_s)
+        self.on_the_way.subtract(subjects)
+        for message in messages:
+            if message.id in self.unroutable:
+                raise Unroutable(message.id)
+            if message.id in self.too_large:
+                raise TooLarge(message.id)
+            self.heard.append(message)
+
+    def sequences(self) -> dict[str, list[int]]:
+        """Return what was heard of each subject, repetitions left out."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for message in self.heard:
+            body = json.loads(message.body)
+            if int(body["sequence"]) not in found[body["subject"]]:
+                found[body["subject"]].append(int(body["sequence"]))
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotImplementedError(f"a relay does not need {name}")
+
+
+def event(subject: str, number: int = 0) -> Event:
+    data = recorded(f"{subject}/{number}", camera_id=subject)
+    return announce(data, source="/test", time_ms=CLOCK.now_ms()).model_copy(
+        update={"id": f"{subject}-{number}"}
+    )
+
+
+async def write(database: Database, *events: Event, mandatory: bool = False) -> None:
+    async def unit(connection: AsyncConnection) -> None:
+        await append(connection, [(each, mandatory) for each in events], CLOCK.now_ms())
+
+    await database.write(unit)
+
+
+def relay_of(database: Database, town: Town, name: str = "relay", **options: Any) -> Relay:
+    return Relay(bus=town, database=database, clock=CLOCK, name=name, **({"poll_s": 0.02} | options))
+
+
+@asynccontextmanager
+async def relaying(*relays: Relay) -> AsyncIterator[None]:
+    running = [asyncio.create_task(relay.run()) for relay in relays]
+    try:
+        yield
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+
+
+async def unsent(database: Database) -> int:
+    return sum(1 for row in await told(database) if row.sent_ms is None and row.refused is None)
+
+
+async def all_sent(database: Database) -> None:
+    async def none_left() -> bool:
+        return await unsent(database) == 0
+
+    await eventually(none_left)
+
+
+async def subject_row(database: Database, subject: str) -> Any:
+    async with database.read() as connection:
+        one = select(outbox_subject).where(outbox_subject.c.subject == subject)
+        return (await connection.execute(one)).one()
+
+
+async def test_each_subject_has_a_sequence_without_gaps_whoever_writes(database: Database) -> None:
+    async def writer(number: int) -> None:
+        # Both subjects in one transaction, named in different orders: they must not lock each other out.
+        first, second = ("gate", "door") if number % 2 else ("door", "gate")
+        await write(database, event(first, number), event(second, number))
+
+    await asyncio.gather(*(writer(number) for number in range(20)))
+    found: dict[str, list[int]] = defaultdict(list)
+    for row in sorted(await told(database), key=lambda row: row.id):
+        found[row.subject].append(row.sequence)
+
+    assert {subject: sorted(numbers) for subject, numbers in found.items()} == {
+        "gate": list(range(1, 21)),
+        "door": list(range(1, 21)),
+    }
+
+
+async def test_a_transaction_that_is_undone_leaves_no_gap(database: Database) -> None:
+    async def undone(connection: AsyncConnection) -> None:
+        await append(connection, [(event("gate", 1), False)], CLOCK.now_ms())
+        raise LookupError
+
+    await write(database, event("gate", 0))
+    with pytest.raises(LookupError):
+        await database.write(undone)
+    await write(database, event("gate", 2))
+
+    assert [(row.event_id, row.sequence) for row in await told(database)] == [("gate-0", 1), ("gate-2", 2)]
+
+
+async def test_a_body_carries_its_sequence_as_text_that_sorts(database: Database) -> None:
+    await write(database, event("gate", 0), event("gate", 1))
+    bodies = [json.loads(row.body) for row in await told(database)]
+
+    assert [body["sequence"] for body in bodies] == ["000000000001", "000000000002"]
+
+
+async def test_what_was_committed_is_published_and_marked(database: Database) -> None:
+    town, observer = Town(), Observer()
+    await write(database, *(event(subject, n) for n in range(20) for subject in ("gate", "door")))
+    relay = relay_of(database, town, checkpoint=observer)
+    async with relaying(relay):
+        await all_sent(database)
+    row = await subject_row(database, "gate")
+
+    assert town.sequences() == {"gate": list(range(1, 21)), "door": list(range(1, 21))}
+    assert len(town.heard) == 40
+    assert (row.sent_sequence, row.relay) == (20, None)
+    assert list(observer.seen)[:2] == [Step.PUBLISHED, Step.MARKED]
+
+
+async def test_a_wake_before_the_commit_is_not_too_early(database: Database) -> None:
+    town, observer = Town(), Observer()
+    relay = relay_of(database, town, checkpoint=observer, poll_s=60)
+
+    async def unit(connection: AsyncConnection) -> None:
+        await Outbox(CLOCK, source="/test", written=relay.wake).command(asked("a"))(connection)
+        await asyncio.sleep(0.05)
+
+    async with relaying(relay):
+        await asyncio.sleep(0)
+        await database.write(unit)
+        await observer.reached(Step.MARKED)
+
+    assert [message.type for message in town.heard] == ["clip_requested"]
+    assert town.heard[0].mandatory
+
+
+async def test_two_relays_keep_the_order_of_each_subject(database: Database) -> None:
+    town = Town()
+    town.delay_s = 0.002
+    subjects = [f"camera-{n}" for n in range(5)]
+    relays = [relay_of(database, town, name) for name in ("first", "second")]
+    async with relaying(*relays):
+        for number in range(30):
+            await write(database, *(event(subject, number) for subject in subjects))
+        await all_sent(database)
+
+    assert town.crossings == []
+    assert town.sequences() == {subject: list(range(1, 31)) for subject in subjects}
+
+
+async def test_a_subject_that_another_relay_has_is_left_alone(database: Database) -> None:
+    await write(database, event("gate"))
+    first = Subjects(database, relay="first", lease_ms=60_000)
+    second = Subjects(database, relay="second", lease_ms=60_000)
+    (turn,) = await first.claim()
+    nothing = await second.claim()
+    await release_all_subjects(database)
+    (taken_over,) = await second.claim()
+    # The first one was slow: what it was confirmed is marked, but the subject is no longer its own.
+    turn.sent.append(turn.waiting.pop(0))
+    await first.conclude([turn], pause_ms=lambda _attempts: 0)
+    row = await subject_row(database, "gate")
+
+    assert nothing == []
+    assert taken_over.subject == "gate"
+    assert (row.relay, row.sent_sequence, await unsent(database)) == ("second", 1, 0)
+
+
+async def test_an_event_committed_during_a_turn_is_not_passed_over(database: Database) -> None:
+    await write(database, event("gate", 0))
+    subjects = Subjects(database, relay="relay", lease_ms=60_000)
+    (turn,) = await subjects.claim()
+    await write(database, event("gate", 1))
+    turn.sent.append(turn.waiting.pop(0))
+    await subjects.conclude([turn], pause_ms=lambda _attempts: 0)
+    (following,) = await subjects.claim()
+
+    assert [each.message.id for each in following.waiting] == ["gate-1"]
+
+
+async def test_a_busy_subject_lets_the_others_have_their_turn(database: Database) -> None:
+    await write(database, *(event("busy", n) for n in range(EVENTS_PER_SUBJECT * 3)))
+    subjects = Subjects(database, relay="relay", lease_ms=60_000)
+    (turn,) = await subjects.claim()
+
+    assert len(turn.waiting) == EVENTS_PER_SUBJECT
+    assert not turn.complete
+
+
+async def test_a_command_that_nobody_hears_waits_and_holds_its_own_subject_only(database: Database) -> None:
+    town = Town()
+    town.unroutable = {"gate-0"}
+    await write(database, event("gate", 0), event("gate", 1), mandatory=True)
+    await write(database, event("door", 0))
+    relay = relay_of(database, town)
+    async with relaying(relay):
+
+        async def tried_twice() -> bool:
+            return town.tried["gate-0"] >= 3
+
+        await eventually(tried_twice)
+        heard_meanwhile = {message.id for message in town.heard}
+        town.unroutable = set()
+        await all_sent(database)
+
+    assert heard_meanwhile == {"door-0"}
+    assert town.sequences()["gate"] == [1, 2]
+    assert (await subject_row(database, "gate")).attempts == 0
+
+
+async def test_what_no_transport_takes_becomes_a_dead_letter_and_its_subject_goes_on(
+    database: Database,
+) -> None:
+    town = Town()
+    town.too_large = {"gate-0"}
+    await write(database, event("gate", 0), event("gate", 1), event("door", 0))
+    async with relaying(relay_of(database, town)):
+        await all_sent(database)
+    async with database.read() as connection:
+        (refused,) = await list_refused(connection)
+
+    assert refused.event_id == "gate-0"
+    assert town.sequences() == {"gate": [2], "door": [1]}
+
+
+async def test_a_refused_event_can_be_sent_again_under_its_id(database: Database) -> None:
+    town = Town()
+    town.too_large = {"gate-0"}
+    await write(database, *(event("gate", n) for n in range(EVENTS_PER_SUBJECT * 2)))
+    async with relaying(relay_of(database, town)):
+        await all_sent(database)
+        async with database.read() as connection:
+            (refused,) = await list_refused(connection)
+        town.too_large = set()
+        await send_again(database, refused.id)
+        await all_sent(database)
+    row = await subject_row(database, "gate")
+
+    assert town.heard[-1].id == "gate-0"
+    assert len(town.heard) == EVENTS_PER_SUBJECT * 2
+    assert row.sent_sequence == row.last_sequence
+    with pytest.raises(Conflict):
+        await send_again(database, refused.id)
+    with pytest.raises(NotFound):
+        await send_again(database, 10**6)
+
+
+async def test_a_transport_that_is_away_is_waited_for(database: Database) -> None:
+    town = Town()
+    town.away = True
+    relay = relay_of(database, town)
+    await write(database, event("gate", 0))
+    with pytest.raises(Unavailable):
+        await relay.flush()
+    free = await subject_row(database, "gate")
+    town.away = False
+    await relay.flush()
+
+    assert free.relay is None
+    assert [message.id for message in town.heard] == ["gate-0"]
+
+
+async def test_what_was_published_but_not_marked_is_published_again_under_its_id(database: Database) -> None:
+    class Killed(BaseException):
+        """Like kill -9: nothing after it is done."""
+
+    def die(step: Step) -> None:
+        if step is Step.PUBLISHED:
+            raise Killed
+
+    town = Town()
+    await write(database, event("gate", 0))
+    dying = relay_of(database, town, "dying", checkpoint=die)
+    with pytest.raises(Killed):
+        await dying.flush()
+    await database.write(_forget_marks)
+    await release_all_subjects(database)
+    await relay_of(database, town, "next").flush()
+
+    assert [message.id for message in town.heard] == ["gate-0", "gate-0"]
+    assert await unsent(database) == 0
+
+
+async def _forget_marks(connection: AsyncConnection) -> None:
+    await connection.execute(update(outbox).values(sent_ms=None))
+    await connection.execute(update(outbox_subject).values(sent_sequence=0))
+
+
+async def test_events_can_be_followed_by_their_row(database: Database) -> None:
+    await write(database, *(event("gate", n) for n in range(5)))
+    async with database.read() as connection:
+        newest = await last_id(connection)
+        first = await read_after(connection, 0, limit=2)
+        rest = await read_after(connection, first[-1].id)
+        nothing = await read_after(connection, newest)
+
+    assert [each.event_id for each in first + rest] == [f"gate-{n}" for n in range(5)]
+    assert nothing == []
+
+
+async def test_what_was_sent_long_ago_is_purged_and_nothing_else(database: Database) -> None:
+    town = Town()
+    await write(database, event("gate", 0))
+    await relay_of(database, town).flush()
+    await write(database, event("gate", 1))
+    early = await purge(database, await database.now_ms() - 60_000)
+    dropped = await purge(database, await database.now_ms() + 1)
+    await relay_of(database, town).flush()
+
+    assert (early, dropped) == (0, 1)
+    assert town.sequences() == {"gate": [1, 2]}
