@@ -75,7 +75,7 @@ class DemoPage:
     def show_checks(self, checks: Sequence[Check]) -> None:
         for number, check in enumerate(checks):
             mark, style = ("✓", "green") if check.passed else ("✗", "bold red")
-            text = Text(f"{mark} ", style=style) + Text(check.text, style="" if check.passed else style)
+            text = Text.assemble((f"{mark} ", style), (check.text, "" if check.passed else style))
             self._line("checked" if number == 0 else "", text)
         self._console.print()
 
@@ -97,7 +97,7 @@ class DemoPage:
         return not failed
 
     def _line(self, label: str, text: str | Text, *, style: str = "dim") -> None:
-        self._console.print(Text(f"  {label:<{LABEL_COLUMNS}}", style=style) + text)
+        self._console.print(Text.assemble((f"  {label:<{LABEL_COLUMNS}}", style), text))
 
 
 def ruler(footage: Footage) -> tuple[str, str]:
