@@ -25,6 +25,9 @@ CAMERAS = [
     pytest.param(replace(SMALL, sound=False), False, id="no sound"),
     pytest.param(replace(SMALL, frame_rate=Fraction(30000, 1001)), False, id="29.97 a second"),
     pytest.param(replace(SMALL, frame_rate=Fraction(25, 2)), False, id="12.5 a second"),
+    pytest.param(
+        replace(SMALL, frame_rate=Fraction(179, 6), gop_frames=10, b_frames=0), False, id="29.83, no B-frames"
+    ),
 ]
 BEEP_EARLY_MS = 4  # the onset is found this much before the second, in the source as well
 
@@ -64,6 +67,7 @@ def numbers_of(camera: Camera, *cuts: tuple[Recording, int, int]) -> list[int]:
         pytest.param((4000, 6000), id="whole seconds, on a key frame for most"),
         pytest.param((1234, 5679), id="odd milliseconds"),
         pytest.param((3967, 4001), id="a frame or two"),
+        pytest.param((1311, 4000), id="just before a key frame for some"),
         pytest.param((6500, WHOLE_MS), id="to the end"),
         pytest.param((0, WHOLE_MS), id="everything"),
     ],
@@ -132,6 +136,8 @@ OVERLAPS = [
     pytest.param(((0, 1000, 3100), (0, 500, 2500)), 2, id="the same source again, from before"),
     pytest.param(((0, 6000, 8000), (1, 0, 8000), (0, 0, 2000)), 1, id="three sources that adjoin"),
     pytest.param(((0, 6000, 7777), (1, 111, 5555), (0, 3, 2000), (1, 7000, 8000)), 4, id="four that do not"),
+    pytest.param(((0, 500, 3480), (1, 2655, 2748)), 2, id="a key frame after a hidden end"),
+    pytest.param(((0, 500, 8000), (1, 3972, 3982), (1, 500, 2485)), 2, id="no picture in the middle"),
 ]
 
 

@@ -92,10 +92,14 @@ class _VideoLine:
         self._hidden_end = max(self._edit_end, int(self._shown[-1].max()) + 1)
 
     def _hold(self, duration_ms: int) -> None:
-        if self._edits:
-            self._lengthen(duration_ms)
-        else:
+        if not self._edits:
             self._empty_ms += duration_ms
+            return
+        before = self._edit_end
+        self._lengthen(duration_ms)
+        if ((self._shown[-1] >= before) & (self._shown[-1] < self._edit_end)).any():
+            raise CannotCopy("a cut without a picture of its own follows pictures that have to stay hidden")
+        self._hidden_end = max(self._hidden_end, self._edit_end)
 
     def _lengthen(self, duration_ms: int) -> None:
         last = self._edits[-1]
@@ -103,12 +107,17 @@ class _VideoLine:
         self._edit_end += duration_ms * self._timescale // MOVIE_TIMESCALE
 
     def _start(self, run: Run, duration_ms: int) -> None:
-        """Place the first pictures where the media starts. Where they come late, nothing is shown first."""
+        """Place the first pictures where the media starts.
+
+        Where even their decoding comes later than the cut's start, the first picture is decoded early: that
+        needs no edit. From a second on, an edit shows nothing for the whole seconds before.
+        """
         shift = -int(run.decode[0])
-        late_ms = max(0, -((run.start + shift) * MOVIE_TIMESCALE // self._timescale))
-        if late_ms >= duration_ms:
-            raise CannotCopy("the first picture comes in the cut's last millisecond")
+        late_ticks = max(0, -(run.start + shift))
+        late_ms = late_ticks // self._timescale * MOVIE_TIMESCALE
+        shift += late_ticks - late_ms * self._timescale // MOVIE_TIMESCALE
         self._place(run, shift)
+        self._decode[0][0] = 0
         self._empty_ms += late_ms
         media_ticks = run.start + shift + late_ms * self._timescale // MOVIE_TIMESCALE
         self._edits.append(Edit(duration_ms - late_ms, media_ticks))
@@ -124,7 +133,9 @@ class _VideoLine:
     def _shift_behind(self, run: Run) -> int:
         """Return the shift that puts a whole piece, hidden pictures included, behind all that is there."""
         decode_from = int(self._decode[-1][-1]) + self._runs[-1].ticks_after_last
-        return max(decode_from - int(run.decode[0]), self._hidden_end - int(run.shown.min()))
+        # The edit starts with the cut, which may be before the first picture.
+        first = min(run.start, int(run.shown.min()))
+        return max(decode_from - int(run.decode[0]), self._hidden_end - first)
 
     def _place(self, run: Run, shift: int) -> None:
         self._runs.append(run)
