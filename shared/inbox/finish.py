@@ -176,17 +176,17 @@ class Finisher:
         self._checkpoint(Step.COMMITTED)
 
     async def _commit(self, claim: Claim, unit: Unit[None]) -> None:
-        """Commit, waiting for a database that is away. A COMMIT with unknown outcome is looked up first."""
+        """Commit, waiting for a database that is away.
+
+        After a COMMIT with unknown outcome the fence looks: it lets us in only if nothing was committed. When
+        it does not, the row tells whether that was us.
+        """
         unknown = False
         pause_s = FIRST_PAUSE_S
         for _ in range(TRIES):
             try:
-                if unknown and await self._is_concluded(claim):
-                    return
                 await self._database.write(unit)
             except LeaseLost:
-                # A COMMIT that seemed lost may have come through while we tried again: the fence then
-                # keeps us out of our own finished row.
                 if unknown and await self._is_concluded(claim):
                     return
                 raise

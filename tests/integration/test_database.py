@@ -23,7 +23,7 @@ from shared.database import postgresql, sqlite
 from shared.database.engine import Database, OutcomeUnknown
 from shared.database.opening import open_database, sqlite_path
 from shared.database.tables import metadata, tick
-from shared.kernel.errors import Refused, SpoolError, Unavailable
+from shared.kernel.errors import Refused, SpoolError, Transient, Unavailable
 from shared.runtime.clock import SystemClock
 from spool.migrations import migrate
 
@@ -334,6 +334,25 @@ async def test_a_full_disk_fails_its_unit_and_not_the_others(database: Database,
     )
 
     assert isinstance(results[1], Unavailable)
+    assert await tasks(database) == ["a", "b"]
+
+
+async def test_a_unit_that_is_cancelled_within_a_statement_harms_nobody_else(database: Database) -> None:
+    async def cancelled(connection: AsyncConnection) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await put(connection, "never")
+
+    async def writing(name: str) -> None:
+        await database.write(partial(put, task=name))
+
+    cancelling = asyncio.create_task(database.write(cancelled))
+    others = [asyncio.create_task(writing(name)) for name in "ab"]
+    done, _ = await asyncio.wait({cancelling, *others})
+
+    assert len(done) == 3
+    assert cancelling.cancelled() or isinstance(cancelling.exception(), Transient)
     assert await tasks(database) == ["a", "b"]
 
 

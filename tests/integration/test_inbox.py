@@ -882,6 +882,7 @@ async def test_a_commit_with_unknown_outcome_is_looked_up(database: Database, ca
     (row,) = await all_work(database)
 
     assert lost == 1
+    assert observer.seen[Step.COMMITTED] == 1
     assert (handler.calls, await noted(database)) == (["a"], ["a"])
     assert (row.state, len(await told(database))) == (State.DONE, 1)
 
