@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from shared.events.envelope import EventData, Kind
 from shared.events.fields import MomentMs, Name, ObjectKey
@@ -23,11 +23,14 @@ class SourceAvailable(EventData):
     end_timestamp_in_ms: MomentMs
     size_bytes: Annotated[int | None, Field(ge=0)] = None
 
-    @model_validator(mode="after")
-    def _ends_after_it_starts(self) -> Self:
-        if self.end_timestamp_in_ms <= self.start_timestamp_in_ms:
-            raise ValueError("endTimestampInMs must be later than startTimestampInMs")
-        return self
+    @field_validator("end_timestamp_in_ms")
+    @classmethod
+    def _ends_after_it_starts(cls, end_ms: int, info: ValidationInfo) -> int:
+        # Of this field, and not of the whole, so that the answer names what to change.
+        start_ms = info.data.get("start_timestamp_in_ms")
+        if start_ms is not None and end_ms <= start_ms:
+            raise ValueError("must be later than startTimestampInMs")
+        return end_ms
 
     @property
     def subject(self) -> str:

@@ -302,7 +302,7 @@ def test_an_invalid_event_is_unreadable_and_names_the_field(type_name: str, path
 def test_a_source_that_ends_before_it_starts_is_unreadable() -> None:
     body = changed("source_available", "data.endTimestampInMs", 1)
 
-    with pytest.raises(Unreadable, match="endTimestampInMs must be later than startTimestampInMs"):
+    with pytest.raises(Unreadable, match=r"data\.endTimestampInMs: must be later than startTimestampInMs"):
         read_event(body, expected="source_available", transport_id="message-1")
 
 
