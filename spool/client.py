@@ -15,10 +15,9 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from shared.kernel.errors import Conflict, Corrupt, NotFound, Permanent, Refused, Unavailable
+from shared.runtime.api_key import key_file
 from shared.settings.settings import Settings
-
-RUNNING_FILE = "running.json"  # {"url": …}: written by a Spool while it serves
-KEY_FILE = "api-key"
+from spool.running_file import running_url
 
 CONNECT_S = 5.0  # somebody waits at a terminal
 ANSWER_S = 30.0
@@ -63,7 +62,7 @@ def find_spool(settings: Settings) -> Address:
     Raises NotRunning.
     """
     directory = settings.data_directory
-    url = settings.url or _running_url(directory)
+    url = settings.url or running_url(directory)
     if url is None:
         raise NotRunning(
             f"no Spool runs on {directory}/",
@@ -81,20 +80,10 @@ def _is_this_machine(url: str) -> bool:
         return False
 
 
-def _running_url(directory: Path) -> str | None:
-    try:
-        url = json.loads((directory / RUNNING_FILE).read_bytes())["url"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt(f"{directory / RUNNING_FILE} does not hold a URL", hint="restart 'spool up'") from error
-    return url if isinstance(url, str) else None
-
-
 def _kept_key(directory: Path) -> str | None:
     """Read the key that the first start made. Another Spool's key may be in no file of ours."""
     try:
-        return (directory / KEY_FILE).read_text(encoding="utf-8").strip() or None
+        return key_file(directory).read_text(encoding="utf-8").strip() or None
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,10 +21,10 @@ from shared.runtime.service import Process
 from shared.runtime.wiring import Lending, Seams, open_platform
 from shared.settings.settings import Settings
 from spool.migrations import migrate
+from spool.running_file import announced
 
 _APPS: dict[str, ModuleType] = {clipper.NAME: clipper}
 SERVICES = tuple(_APPS)
-RUNNING_FILE = "running.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ async def serve(
                 lending=lending,
                 listener=listener,
             )
-            stack.enter_context(_announced(running))
+            stack.enter_context(announced(running.url, running.data_directory))
             await process.run(lambda: on_ready(running) if on_ready else None)
 
 
@@ -87,17 +85,3 @@ def _running(settings: Settings, listener: socket.socket) -> Running:
     else:
         api_key, is_new = keep_key(settings.data_directory)
     return Running(f"http://{shown_host}:{port}", api_key, is_new, settings.data_directory)
-
-
-@contextlib.contextmanager
-def _announced(running: Running) -> Iterator[None]:
-    """Leave the address in the data directory while this process runs: the command line looks there."""
-    path = running.data_directory / RUNNING_FILE
-    running.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    staged = path.with_suffix(f".{os.getpid()}")
-    staged.write_text(json.dumps({"url": running.url, "pid": os.getpid()}))
-    staged.replace(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

@@ -1,4 +1,6 @@
 """An address becomes an adapter. The only place that knows which technology is behind a port."""
+# Clients of servers take a second to import, so only those that are asked for are imported.
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -15,9 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import imageio_ffmpeg
 
-from shared.bus.local import LocalBus
 from shared.bus.port import Bus
-from shared.bus.rabbitmq import RabbitBus
 from shared.database.engine import Database
 from shared.database.opening import open_database
 from shared.kernel.checkpoint import Checkpoint, pass_by
@@ -31,10 +31,8 @@ from shared.observability.metrics import UNROUTED
 from shared.outbox.relay import Relay
 from shared.runtime.scratch import scratch_directory
 from shared.settings.settings import Settings
-from shared.storage.local import FileStorage
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage
-from shared.storage.s3 import S3Storage
 from shared.storage.s3_address import S3Address
 
 PortT = TypeVar("PortT")
@@ -123,7 +121,11 @@ async def open_platform(
 async def open_bus(settings: Settings) -> Bus:
     """Connect to the bus. Raises Refused or Unavailable."""
     if settings.bus.startswith("amqp"):
+        from shared.bus.rabbitmq import RabbitBus
+
         return await RabbitBus.open(settings.bus, unrouted=_count_unrouted)
+    from shared.bus.local import LocalBus
+
     _make_private(settings.data_directory)
     return await LocalBus.open(settings.data_directory / "bus.db", unrouted=_count_unrouted)
 
@@ -140,7 +142,11 @@ async def _open_storage(
 ) -> Storage:
     address = settings.storage_address
     if address.startswith("s3:"):
+        from shared.storage.s3 import S3Storage
+
         return await S3Storage.open(address, journal=uploads)
+    from shared.storage.local import FileStorage
+
     return await FileStorage.open(
         _directory_of(address), public_url=lending.public_url, signing_key=lending.signing_key, clock=clock
     )

@@ -1,0 +1,39 @@
+"""Where a Spool that runs on a data directory says how to reach it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.kernel.errors import Corrupt
+
+FILE_NAME = "running.json"
+
+
+@contextlib.contextmanager
+def announced(url: str, directory: Path) -> Iterator[None]:
+    """Leave the address in the directory while the context lasts."""
+    path = directory / FILE_NAME
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    staged = path.with_suffix(f".{os.getpid()}")
+    staged.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    staged.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def running_url(directory: Path) -> str | None:
+    """Return the address that was left there, or None. Raises Corrupt."""
+    path = directory / FILE_NAME
+    try:
+        url = json.loads(path.read_bytes())["url"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{path} does not hold a URL", hint="restart 'spool up'") from error
+    return url if isinstance(url, str) else None
