@@ -20,7 +20,7 @@ from shared.runtime.lock import held_directory
 from shared.runtime.service import Process
 from shared.runtime.wiring import Lending, Seams, open_platform
 from shared.settings.settings import Settings
-from spool.migrations import migrate
+from spool.migrations import check_migrated, migrate
 from spool.running_file import announced
 
 _APPS: dict[str, ModuleType] = {clipper.NAME: clipper}
@@ -57,6 +57,8 @@ async def serve(
         running = _running(settings, listener)
         if settings.database is None:
             await migrate(settings.database_address)
+        else:
+            await check_migrated(settings.database_address)
         lending = Lending.by(running.api_key, public_url=settings.public_url or running.url)
         hands = sum(_APPS[name].hands() for name in services)
         async with open_platform(

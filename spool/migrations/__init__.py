@@ -9,13 +9,15 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.database import postgresql, sqlite
 from shared.database.opening import is_sqlite, sqlite_path
-from shared.kernel.errors import Unavailable
+from shared.kernel.errors import Refused, Unavailable
 
 # Any number will do, as long as every version of Spool takes the same: containers that start together
 # would otherwise make the same table twice.
@@ -35,6 +37,31 @@ async def migrate(database_url: str, *, revision: str = "head") -> None:
         raise Unavailable(f"the tables could not be migrated: {error}") from error
     finally:
         await engine.dispose()
+
+
+async def check_migrated(database_url: str) -> None:
+    """Raise Refused when the tables are older than this version, or were never made.
+
+    Newer ones are fine: they are expanded before the version that needs them is started.
+    Raises Unavailable when the database does not answer.
+    """
+    engine = _engine(database_url)
+    try:
+        async with engine.connect() as connection:
+            behind = await connection.run_sync(_is_behind)
+    except (DBAPIError, OSError) as error:
+        raise Unavailable(f"the database could not be asked for its tables: {error}") from error
+    finally:
+        await engine.dispose()
+    if behind:
+        raise Refused("the database does not have the tables of this version", hint="run: spool migrate")
+
+
+def _is_behind(connection: Connection) -> bool:
+    revision = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(configuration(connection))
+    older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
+    return revision is None or revision in older
 
 
 def _engine(database_url: str) -> AsyncEngine:
