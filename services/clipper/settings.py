@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from shared.settings.settings import Environment, split_at_commas
+from shared.settings.settings import Environment, Numbers
 
 
 class ClipperSettings(Environment):
@@ -25,15 +25,10 @@ class ClipperSettings(Environment):
     """How long the making of one clip may take, in seconds."""
     key_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$")] = "clips/"
     """What the keys of clips start with: `clips/<cameraId>/<clipId>.mp4`."""
-    thumbnail_widths: Annotated[tuple[int, ...], NoDecode] = (300, 640)
+    thumbnail_widths: Numbers = (300, 640)
     """Widths of the thumbnails in pixels, beside the original's own; separated by commas."""
     thumbnail_percent: Annotated[int, Field(ge=0, le=99)] = 25
     """Where in the clip the thumbnails are taken, in per cent of its length."""
-
-    @field_validator("thumbnail_widths", mode="before")
-    @classmethod
-    def _split_at_commas(cls, value: object) -> object:
-        return split_at_commas(value)
 
     @field_validator("thumbnail_widths")
     @classmethod

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.engine import Database
+from shared.database.purging import drop_rows
 from shared.database.tables import State, inbox
 from shared.inbox.row import DONE, READY, WORKING
 from shared.kernel.errors import Conflict, NotFound
 
 MAX_ROWS = 500  # of one page
-PURGE_ROWS = 500  # of one slice: longer ones would keep writers waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +108,8 @@ async def cancel_work(database: Database, work_id: int) -> None:
 
 async def purge(database: Database, before_ms: int) -> int:
     """Drop what was done before a moment, in slices. Return how many rows that were. Dead letters stay."""
-    old = (
-        select(inbox.c.id)
-        .where(inbox.c.state == DONE, inbox.c.done_ms < before_ms)
-        .order_by(inbox.c.done_ms)
-        .limit(PURGE_ROWS)
-    )
-
-    async def unit(connection: AsyncConnection) -> int:
-        return (await connection.execute(delete(inbox).where(inbox.c.id.in_(old)))).rowcount
-
-    dropped = 0
-    while True:
-        rows = await database.write(unit)
-        dropped += rows
-        if rows < PURGE_ROWS:
-            break
-    if dropped:
-        await database.give_back_space()
-    return dropped
+    done = select(inbox.c.id).where(inbox.c.state == DONE, inbox.c.done_ms < before_ms)
+    return await drop_rows(database, inbox, done.order_by(inbox.c.done_ms))
 
 
 def _work_row(row: Row[Any]) -> WorkRow:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database.engine import Database
+from shared.database.purging import drop_rows
 from shared.database.tables import outbox, outbox_subject
 from shared.kernel.errors import Conflict, NotFound
 
 MAX_ROWS = 500  # of one answer
-PURGE_ROWS = 500  # of one slice: longer ones would keep writers waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +91,8 @@ async def send_again(database: Database, row_id: int) -> None:
 
 async def purge(database: Database, before_ms: int) -> int:
     """Drop what was sent before a moment, in slices. Return how many rows that were."""
-    old = select(outbox.c.id).where(outbox.c.sent_ms < before_ms).order_by(outbox.c.id).limit(PURGE_ROWS)
-
-    async def unit(connection: AsyncConnection) -> int:
-        return (await connection.execute(delete(outbox).where(outbox.c.id.in_(old)))).rowcount
-
-    dropped = 0
-    while True:
-        rows = await database.write(unit)
-        dropped += rows
-        if rows < PURGE_ROWS:
-            break
-    if dropped:
-        await database.give_back_space()
-    return dropped
+    old = select(outbox.c.id).where(outbox.c.sent_ms < before_ms).order_by(outbox.c.id)
+    return await drop_rows(database, outbox, old)
 
 
 def _told(row: Row[Any]) -> Told:

@@ -6,10 +6,10 @@ Values come from the environment, or from a `.env` file in the working directory
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.kernel.errors import Refused
@@ -28,6 +28,11 @@ def split_at_commas(value: object) -> object:
     if isinstance(value, str):
         return tuple(part for part in value.replace(",", " ").split() if part)
     return value
+
+
+# Written as `a,b`.
+Words: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_at_commas)]
+Numbers: TypeAlias = Annotated[tuple[int, ...], NoDecode, BeforeValidator(split_at_commas)]
 
 
 class Environment(BaseSettings):
@@ -66,9 +71,7 @@ class Settings(Environment):
     """The port of the HTTP server; 0 takes a free one."""
     public_url: Annotated[str | None, Field(examples=["https://spool.example.org"])] = None
     """How callers reach this server, when that is not `http://host:port`: used in signed URLs."""
-    api_keys: Annotated[
-        tuple[str, ...], NoDecode, Field(examples=["a-long-random-key,another-long-one"])
-    ] = ()
+    api_keys: Annotated[Words, Field(examples=["a-long-random-key,another-long-one"])] = ()
     """Keys that callers may use, separated by commas. Without any, the first start makes one."""
     url: Annotated[str | None, Field(examples=["http://127.0.0.1:8080"])] = None
     """The Spool that the command line talks to. Default: the one that runs on the data directory."""
@@ -88,11 +91,6 @@ class Settings(Environment):
     """After how long without a sign of life of its process work is taken up by another one, in seconds."""
     drain_grace_s: Annotated[int, Field(ge=0, le=3600)] = 20
     """How long work may go on after SIGTERM before its claim is released."""
-
-    @field_validator("api_keys", mode="before")
-    @classmethod
-    def _split_at_commas(cls, value: object) -> object:
-        return split_at_commas(value)
 
     @field_validator("api_keys")
     @classmethod

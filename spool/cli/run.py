@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spool.cli.asynchronous import run_to_end
-from spool.cli.options import Data
+from spool.cli.options import Data, Port
 
 if TYPE_CHECKING:
     from shared.settings.settings import Settings
@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 
 def up(
     data: Data = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            "--port",
-            min=0,
-            max=65535,
-            help="HTTP port; 0 takes a free one. (default: $SPOOL_HTTP_PORT, else 8080)",
-        ),
-    ] = None,
+    port: Port = None,
 ) -> None:
     """Run all of Spool in this process, on one directory, until Ctrl-C.
 
@@ -49,15 +41,7 @@ def serve(
         str, typer.Argument(metavar="SERVICE", help="The service, as clipper.", show_default=False)
     ],
     data: Data = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            "--port",
-            min=0,
-            max=65535,
-            help="HTTP port; 0 takes a free one. (default: $SPOOL_HTTP_PORT, else 8080)",
-        ),
-    ] = None,
+    port: Port = None,
 ) -> None:
     """Run one service against SPOOL_BUS, SPOOL_STORAGE and SPOOL_DATABASE, until SIGTERM."""
     import asyncio

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from spool.cli.asking import ask
-from spool.cli.options import AsJson, Data, MaxItems, PageToken, Url
+from spool.cli.options import AsJson, Consumer, Data, EventType, MaxItems, PageToken, Url
 from spool.cli.tables import print_json, print_page, print_sheet
 
 COLUMNS = {
@@ -31,13 +31,8 @@ def build_app() -> typer.Typer:
 
 def list_work(
     *,
-    consumer: Annotated[
-        str | None,
-        typer.Option("--consumer", metavar="QUEUE", help="Of this queue only, as clipper.clip_requested."),
-    ] = None,
-    event_type: Annotated[
-        str | None, typer.Option("--type", metavar="NAME", help="Of this type of event only.")
-    ] = None,
+    consumer: Consumer = None,
+    event_type: EventType = None,
     state: Annotated[
         str | None, typer.Option("--state", metavar="NAME", help="ready, working, done or dead.")
     ] = None,
