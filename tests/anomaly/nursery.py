@@ -1,0 +1,129 @@
+"""Ask for victims, wait for their deaths, and look whether they left anybody behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.anomaly.killing import KillPoint
+
+ROOT = Path(__file__).parents[2]
+ORPHANS_S = 5.0  # the kernel kills them with their parent; being scheduled takes them a moment
+SPARED = {"PATH", "HOME", "TMPDIR", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A process of Spool that runs or has died. `log` is what it said."""
+
+    pid: int
+    log: Path
+    ended: asyncio.Future[int]
+
+    def has_ended(self) -> bool:
+        return self.ended.done()
+
+    def send(self, number: signal.Signals) -> None:
+        if not self.has_ended():
+            os.kill(self.pid, number)
+
+    async def end(self) -> int:
+        """Wait for the end. Returns the exit code; of one that was killed, minus the signal."""
+        return await asyncio.shield(self.ended)
+
+
+@dataclass(slots=True)
+class Nursery:
+    """The process that victims are forked from. Open it with `open_nursery`."""
+
+    process: asyncio.subprocess.Process
+    answers: asyncio.Queue[dict[str, object]] = field(default_factory=asyncio.Queue)
+    living: dict[int, asyncio.Future[int]] = field(default_factory=dict)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def bear(
+        self, environment: Mapping[str, str], directory: Path, *, point: KillPoint | None = None
+    ) -> Victim:
+        """Start a process with these settings in this directory."""
+        log = directory / "victim.log"
+        given = [point.name, point.nth] if point else None
+        answer = await self._ask(
+            do="bear",
+            environment=dict(environment),
+            directory=str(directory),
+            log=str(log),
+            point=given,
+        )
+        pid = int(str(answer["born"]))
+        return Victim(pid, log, self._end_of(pid))
+
+    async def orphans(self) -> list[str]:
+        """Return the command lines of what dead victims left, once it had time to go."""
+        left: list[str] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ORPHANS_S):
+                # The death of a grandchild has no event that could be awaited here.
+                while left := [str(command) for command in await self._ask_orphans()]:  # noqa: ASYNC110  # see above
+                    await asyncio.sleep(0.05)
+        return left
+
+    async def listen(self) -> None:
+        """Take the answers in until the process ends."""
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            answer = json.loads(line)
+            if "died" in answer:
+                ended = self._end_of(answer["died"])
+                if not ended.done():
+                    ended.set_result(answer["code"])
+            else:
+                self.answers.put_nowait(answer)
+
+    async def _ask_orphans(self) -> list[object]:
+        answer = await self._ask(do="orphans")
+        found = answer["orphans"]
+        assert isinstance(found, list)
+        return found
+
+    async def _ask(self, **order: object) -> dict[str, object]:
+        async with self.turn:
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps(order).encode() + b"\n")
+            await self.process.stdin.drain()
+            return await self.answers.get()
+
+    def _end_of(self, pid: int) -> asyncio.Future[int]:
+        # Its death may be told before its birth was taken in.
+        return self.living.setdefault(pid, asyncio.get_running_loop().create_future())
+
+
+@asynccontextmanager
+async def open_nursery() -> AsyncIterator[Nursery]:
+    """Start the process, and end it and all victims at the end."""
+    environment = {name: value for name, value in os.environ.items() if name in SPARED}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.anomaly.victim",
+        cwd=ROOT,
+        # Threads of a library would not live on in the forks.
+        env=environment | {"OPENBLAS_NUM_THREADS": "1"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    nursery = Nursery(process)
+    listening = asyncio.create_task(nursery.listen())
+    try:
+        yield nursery
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+        await listening
