@@ -1,0 +1,374 @@
+"""A clip out of a long recording, by Spool and the way it is usually done, in one run.
+
+The usual way downloads the whole source, lets ffmpeg decode it from its start and encode the clip anew, and
+uploads that. Both work on the same store: the S3 server at SPOOL_TEST_S3, or else a directory. Each case runs
+in a process of its own, so that neither its memory nor its processor time is mixed with another's.
+
+    python -m bench.clip [--quick] [--check]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import imageio_ffmpeg
+
+from bench.report import Goal, Options, Report, read_options
+from shared.media.engine import MediaEngine
+from shared.media.ffmpeg import Ffmpeg
+from shared.media.port import Cut
+from shared.runtime.clock import SystemClock
+from shared.storage.local import FileStorage
+from shared.storage.port import Storage, WriteOptions
+from shared.storage.s3 import S3Storage
+from spool.camera import Camera, Recording, extend, frame_numbers, record
+
+MIB = 1 << 20
+FRAME_RATE = 30
+# As the cameras that were measured for the goals: 1.6 Mbit/s with sound, closed groups of two seconds.
+CAMERA = Camera(width=1280, height=720, gop_frames=60, b_frames=3, encoder_options=("-b:v", "1400k"))
+CACHE = Path(__file__).resolve().parents[1] / "build" / "bench"
+
+WARM_UP_KEY = "warm-up.mp4"
+WARM_UP_MS = (1_000, 3_000)
+ROUNDS = 3  # of Spool: a few tenths of a second each, so that one interruption does not decide
+CASE_LIMIT_S = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How long the pieces are, and what is promised of them."""
+
+    footage_ms: int  # recorded; longer sources repeat it
+    source_copies: int
+    long_copies: int
+    start_ms: int
+    length_ms: int
+    cpu_ratio: float
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.start_ms, self.start_ms + self.length_ms
+
+
+# 60 s out of 10 minutes and out of 2 hours. Each clip lies inside of one copy: no number comes twice.
+FULL = Size(75_000, 8, 96, 226_234, 60_000, cpu_ratio=1 / 100)
+# 20 s out of 2 and of 20 minutes. What does not grow with the clip, as to start an ffmpeg, weighs more here.
+QUICK = Size(24_000, 5, 50, 50_234, 20_000, cpu_ratio=1 / 40)
+READ_RATIO = 1.15
+MEMORY_MIB = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One measurement, as its process is told it."""
+
+    way: str  # spool, or usual
+    store: str
+    source: str
+    into: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one case took. Of several rounds the median, of memory the most."""
+
+    wall_s: float
+    cpu_s: float
+    source_bytes: int
+    proof_bytes: int
+    clip_bytes: int
+    growth_mib: float  # of this process, beyond what it had after the warm-up
+    children_mib: float  # the largest of its children
+    children_growth_mib: float
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--case"]:
+        measured = asyncio.run(run_case(Case(**json.loads(arguments[1]))))
+        print(json.dumps(asdict(measured)))
+        return 0
+    options = read_options(__doc__ or "", arguments)
+    return asyncio.run(run_bench(options)).finish(options)
+
+
+async def run_bench(options: Options) -> Report:
+    """Make the sources, run every case, and look at the clips."""
+    size = QUICK if options.quick else FULL
+    footage = await take_footage(size.footage_ms)
+    sources = {copies: await repeated(footage, copies) for copies in (size.source_copies, size.long_copies)}
+    with tempfile.TemporaryDirectory(prefix="spool-bench-") as directory:
+        address = store_address(Path(directory))
+        async with opened(address) as store:
+            await upload(store, footage.path, WARM_UP_KEY)
+            for copies, path in sources.items():
+                await upload(store, path, f"{copies}.mp4")
+            try:
+                return await compare(size, footage, store, address)
+            finally:
+                async for stored in store.walk():
+                    await store.delete(stored.key)
+
+
+async def compare(size: Size, footage: Recording, store: Storage, address: str) -> Report:
+    source, long_source = (
+        _length(copies * size.footage_ms) for copies in (size.source_copies, size.long_copies)
+    )
+    start_ms, end_ms = size.span
+    case = Case("spool", address, f"{size.source_copies}.mp4", "", start_ms, end_ms)
+    cases = {
+        f"usual way, {source} source": replace(case, way="usual", into="clips/usual.mp4"),
+        f"Spool, {source} source": replace(case, into="clips/spool.mp4"),
+        f"Spool, {long_source} source": replace(
+            case, source=f"{size.long_copies}.mp4", into="clips/long.mp4"
+        ),
+    }
+    measured = {title: measure(case) for title, case in cases.items()}
+    shown = {title: await numbers_of(store, case.into) for title, case in cases.items()}
+    wanted = expected_numbers(size, len(footage.frames))
+
+    usual, spool, _ = measured.values()
+    report = Report(f"clip: {_length(size.length_ms)} out of {source}", notes=notes(address))
+    report.rows = [row(title, measured[title], frames(shown[title], wanted)) for title in cases]
+    report.goals = [
+        Goal("Spool's CPU to that of the usual way", spool.cpu_s / usual.cpu_s, size.cpu_ratio),
+        Goal(
+            "bytes read of the source to bytes of the clip", spool.source_bytes / spool.clip_bytes, READ_RATIO
+        ),
+    ]
+    for title in [title for title, case in cases.items() if case.way == "spool"]:
+        found = measured[title]
+        report.facts[f"{title}: shows frames {wanted[0]} to {wanted[-1]}, {len(wanted)} of them"] = (
+            shown[title] == wanted
+        )
+        report.goals += [
+            Goal(f"{title}: memory growth", found.growth_mib, MEMORY_MIB, " MiB"),
+            Goal(f"{title}: memory growth of children", found.children_growth_mib, MEMORY_MIB, " MiB"),
+        ]
+    return report
+
+
+def notes(address: str) -> list[str]:
+    store = "a real S3 server" if address.startswith("s3:") else "a directory: SPOOL_TEST_S3 is not set"
+    said_of_cpu = "CPU is user and system time of the process and of its children, without the server's"
+    how_often = f"Spool's is the median of {ROUNDS} clips, each with its proof, with no index known before"
+    return [
+        f"the store is {store}",
+        f"{said_of_cpu}; {how_often}",
+        "memory growth is the most that the process held, beyond what it held after a clip of two seconds",
+        "a child starts with the size of the process that starts it, so its memory is an upper bound",
+    ]
+
+
+def row(title: str, measured: Measured, verdict: str) -> dict[str, str | float]:
+    return {
+        "way": title,
+        "wall s": measured.wall_s,
+        "CPU s": measured.cpu_s,
+        "MB read": measured.source_bytes / 1e6,
+        "MB of the clip": measured.clip_bytes / 1e6,
+        "read / clip": measured.source_bytes / measured.clip_bytes,
+        "MB read back as proof": measured.proof_bytes / 1e6,
+        "memory growth MiB": measured.growth_mib,
+        "largest child MiB": measured.children_mib,
+        "frames": verdict,
+    }
+
+
+def frames(shown: list[int], wanted: list[int]) -> str:
+    if shown == wanted:
+        return "exact"
+    if not shown:
+        return "none"
+    return f"{shown[0]} to {shown[-1]} instead of {wanted[0]} to {wanted[-1]}, {len(shown)} of {len(wanted)}"
+
+
+def expected_numbers(size: Size, footage_frames: int) -> list[int]:
+    """Return the numbers in the frames shown in [start, end): they begin again with each copy."""
+    low, high = (-(-moment_ms * FRAME_RATE // 1000) for moment_ms in size.span)
+    return [number % footage_frames for number in range(low, high)]
+
+
+async def numbers_of(store: Storage, key: str) -> list[int]:
+    with tempfile.TemporaryDirectory(prefix="spool-bench-") as directory:
+        path = Path(directory) / "clip.mp4"
+        await download(store, key, path)
+        return await frame_numbers(path)
+
+
+async def take_footage(duration_ms: int) -> Recording:
+    """Record what all sources are made of, unless an earlier run did."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = CACHE / f"footage-{duration_ms}.mp4"
+    if not path.exists():
+        made = path.with_suffix(".new.mp4")
+        await record(made, start_ms=0, duration_ms=duration_ms, camera=CAMERA)
+        made.replace(path)
+    return Recording(path, range(duration_ms * FRAME_RATE // 1000), 0, duration_ms)
+
+
+async def repeated(footage: Recording, copies: int) -> Path:
+    """Repeat the footage without encoding it, unless an earlier run did."""
+    path = CACHE / f"{footage.path.stem}-{copies}.mp4"
+    if not path.exists():
+        made = path.with_suffix(".new.mp4")
+        await extend(footage, copies, made)
+        made.replace(path)
+    return path
+
+
+def store_address(directory: Path) -> str:
+    """Return a place of this run's own on the S3 server, or in a directory."""
+    bucket = os.environ.get("SPOOL_TEST_S3")
+    if not bucket:
+        return directory.as_uri()
+    return urlsplit(bucket)._replace(path=f"/bench-{uuid4().hex}").geturl()
+
+
+@asynccontextmanager
+async def opened(address: str) -> AsyncIterator[Storage]:
+    store: Storage
+    if address.startswith("s3:"):
+        store = await S3Storage.open(address, journal=None)
+    else:
+        root = Path(unquote(urlsplit(address).path))
+        store = await FileStorage.open(root, public_url="", signing_key=b"", clock=SystemClock())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def upload(store: Storage, path: Path, key: str) -> None:
+    with path.open("rb") as file:
+        async with store.writer(key, WriteOptions(content_type="video/mp4")) as writer:
+            while chunk := await asyncio.to_thread(file.read, MIB):
+                await writer.write(chunk)
+
+
+async def download(store: Storage, key: str, path: Path) -> None:
+    with path.open("wb") as file:
+        async with store.read(key) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(file.write, chunk)
+
+
+def measure(case: Case) -> Measured:
+    """Run a case in a process of its own."""
+    command = [sys.executable, "-m", "bench.clip", "--case", json.dumps(asdict(case))]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=CASE_LIMIT_S)  # noqa: S603  # ourselves
+    return Measured(**json.loads(ended.stdout))
+
+
+async def run_case(case: Case) -> Measured:
+    """Warm up with a small clip, then measure. What a first clip imports and allocates is in the baseline."""
+    async with opened(case.store) as store:
+        warm_up = replace(case, source=WARM_UP_KEY, into=f"warm-up-{uuid4().hex}.mp4")
+        way, rounds = (by_spool, ROUNDS) if case.way == "spool" else (in_the_usual_way, 1)
+        await way(store, replace(warm_up, start_ms=WARM_UP_MS[0], end_ms=WARM_UP_MS[1]))
+        forget_peak()
+        memory_mib, children_mib = memory_now_mib(), peak_of_children_mib()
+        measured = []
+        for _ in range(rounds):
+            began_s, before_s = time.monotonic(), cpu_s()
+            sizes = await way(store, case)
+            measured.append((time.monotonic() - began_s, cpu_s() - before_s, sizes))
+    return Measured(
+        wall_s=statistics.median(wall_s for wall_s, _, _ in measured),
+        cpu_s=statistics.median(used_s for _, used_s, _ in measured),
+        **measured[0][2],
+        growth_mib=peak_mib() - memory_mib,
+        children_mib=peak_of_children_mib(),
+        children_growth_mib=peak_of_children_mib() - children_mib,
+    )
+
+
+async def by_spool(store: Storage, case: Case) -> dict[str, int]:
+    """Cut and prove, as the clipper does, with an engine that has seen no source yet."""
+    with tempfile.TemporaryDirectory(prefix="spool-bench-") as directory:
+        ffmpeg = Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe()))
+        engine = MediaEngine(store, ffmpeg, directory=Path(directory))
+        await store.delete(case.into)  # of the round before: it would be adopted
+        options = WriteOptions(content_type="video/mp4", if_absent=True)
+        clip = await engine.cut(
+            [Cut(case.source, case.start_ms, case.end_ms)], into=case.into, options=options
+        )
+    assert clip.reencoded_because is None, clip.reencoded_because
+    return {
+        "source_bytes": clip.source_bytes_read,
+        "proof_bytes": clip.proof_bytes_read,
+        "clip_bytes": clip.stored.size_bytes,
+    }
+
+
+async def in_the_usual_way(store: Storage, case: Case) -> dict[str, int]:
+    """Download, trim with ffmpeg, upload: the command of the service that Spool replaces."""
+    with tempfile.TemporaryDirectory(prefix="spool-bench-") as directory:
+        source, clip = Path(directory) / "in.mp4", Path(directory) / "out.mp4"
+        await download(store, case.source, source)
+        trim = ["-ss", f"{case.start_ms / 1000:.3f}", "-to", f"{case.end_ms / 1000:.3f}"]
+        encode = ["-vf", "format=yuv420p", "-c:v", "libx264", "-preset", "fast", "-movflags", "+faststart"]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y", "-i", str(source)]
+        process = await asyncio.create_subprocess_exec(*command, *trim, *encode, str(clip))
+        assert await process.wait() == 0
+        await upload(store, clip, case.into)
+        return {
+            "source_bytes": source.stat().st_size,
+            "proof_bytes": 0,
+            "clip_bytes": clip.stat().st_size,
+        }
+
+
+def cpu_s() -> float:
+    """Return user and system time of this process and of all its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+# `ru_maxrss` of a process starts with that of whoever started it, so Linux is asked about this one only.
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def memory_now_mib() -> float:
+    return _status_mib("VmRSS")
+
+
+def peak_mib() -> float:
+    return _status_mib("VmHWM")
+
+
+def _status_mib(name: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def peak_of_children_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def _length(duration_ms: int) -> str:
+    seconds = duration_ms // 1000
+    if seconds % 3600 == 0:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 60} min" if seconds % 60 == 0 and seconds > 60 else f"{seconds} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,116 @@
+"""What every program in bench/ shares: its options, its table, its goals, and a line of JSON at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a benchmark was called."""
+
+    quick: bool
+    check: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A ratio or a limit that has to hold on every machine. Absolute times are for a person to judge."""
+
+    name: str
+    value: float
+    at_most: float
+    unit: str = ""
+
+    @property
+    def is_met(self) -> bool:
+        return self.value <= self.at_most
+
+    def __str__(self) -> str:
+        verdict = "met" if self.is_met else "MISSED"
+        found, limit = f"{_figure(self.value)}{self.unit}", f"{_figure(self.at_most)}{self.unit}"
+        return f"{verdict}: {self.name} {found}, at most {limit}"
+
+
+@dataclass(slots=True)
+class Report:
+    """A benchmark's result: rows that all have the same columns, facts that must hold, and goals."""
+
+    name: str
+    notes: list[str] = field(default_factory=list)
+    rows: list[Mapping[str, str | float]] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    facts: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        return all(goal.is_met for goal in self.goals) and all(self.facts.values())
+
+    def finish(self, options: Options) -> int:
+        """Print everything and return the exit code: 1 when `--check` was given and something is missed."""
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+        print(
+            f"{self.name}{' (quick)' if options.quick else ''}, {moment}, {machine}, "
+            f"Python {platform.python_version()}"
+        )
+        for note in self.notes:
+            print(f"- {note}")
+        print()
+        _print_table(self.rows)
+        print()
+        for fact, holds in self.facts.items():
+            print(f"- {'yes' if holds else 'NO'}: {fact}")
+        for goal in self.goals:
+            print(f"- {goal}")
+        print()
+        print(json.dumps(self._as_json(options, moment)))
+        return 1 if options.check and not self.is_good else 0
+
+    def _as_json(self, options: Options, moment: str) -> dict[str, object]:
+        goals = {
+            goal.name: {"value": round(goal.value, 4), "at_most": goal.at_most, "met": goal.is_met}
+            for goal in self.goals
+        }
+        return {
+            "bench": self.name,
+            "quick": options.quick,
+            "time": moment,
+            "good": self.is_good,
+            "goals": goals,
+            "facts": self.facts,
+            "rows": self.rows,
+        }
+
+
+def read_options(description: str, arguments: Sequence[str]) -> Options:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="smaller inputs, under a minute")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
+    found = parser.parse_args(arguments)
+    return Options(quick=found.quick, check=found.check)
+
+
+def _print_table(rows: Sequence[Mapping[str, str | float]]) -> None:
+    """Print Markdown: it reads well on a terminal and in a report alike."""
+    columns = list(rows[0])
+    lines = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    lines.insert(1, ["-" * width for width in widths])
+    for line in lines:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+
+
+def _cell(value: str | float) -> str:
+    return value if isinstance(value, str) else _figure(value)
+
+
+def _figure(value: float) -> str:
+    """Write three digits that mean something, and none of a large number's behind the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,0 +1,44 @@
+"""What the benchmarks share: a missed goal fails a strict run, and the last line is for programs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.report import Goal, Options, Report, read_options
+
+
+def a_report(*, ratio: float, fact: bool = True) -> Report:
+    report = Report("clip", rows=[{"way": "Spool", "CPU s": 0.2916}])
+    report.goals = [Goal("CPU ratio", ratio, 0.01)]
+    report.facts = {"the frames are exact": fact}
+    return report
+
+
+@pytest.mark.parametrize(
+    ("ratio", "fact", "check", "code"),
+    [
+        pytest.param(0.01, True, True, 0, id="met"),
+        pytest.param(0.011, True, True, 1, id="missed"),
+        pytest.param(0.01, False, True, 1, id="wrong"),
+        pytest.param(0.011, False, False, 0, id="not checked"),
+    ],
+)
+def test_only_a_strict_run_fails_on_what_was_missed(
+    *, ratio: float, fact: bool, check: bool, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = a_report(ratio=ratio, fact=fact).finish(Options(quick=True, check=check))
+
+    lines = capsys.readouterr().out.splitlines()
+    told = json.loads(lines[-1])
+    assert ended == code
+    assert told["good"] is (ratio <= 0.01 and fact)
+    assert told["goals"]["CPU ratio"] == {"value": ratio, "at_most": 0.01, "met": ratio <= 0.01}
+    assert "| Spool | 0.292 |" in lines
+    assert any("MISSED: CPU ratio" in line for line in lines) is (ratio > 0.01)
+
+
+def test_options_are_read() -> None:
+    assert read_options("", ["--quick", "--check"]) == Options(quick=True, check=True)
+    assert read_options("", []) == Options(quick=False, check=False)
