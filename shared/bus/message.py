@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# The subscription of this name receives what the broker itself has given up.
+DEAD_LETTERS = "dead"
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -14,12 +14,10 @@ from aio_pika.abc import AbstractExchange, AbstractRobustChannel, AbstractRobust
 from aio_pika.exceptions import ChannelPreconditionFailed
 from pamqp.common import FieldTable
 
-from shared.bus.message import Subscription
+from shared.bus.message import DEAD_LETTERS, Subscription
 from shared.kernel.errors import Conflict
 
 EXCHANGE = "spool"
-# The subscription of this name receives what the broker itself has given up.
-DEAD_LETTERS = "dead"
 # It only guards the few lines before the inbox's insert, and an outage of the database must not
 # make innocents into dead letters. RabbitMQ 4 would stop at 20.
 DELIVERY_LIMIT = 200

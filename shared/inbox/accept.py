@@ -20,16 +20,21 @@ from shared.database.tables import State, inbox
 from shared.events.registry import Received, Unreadable, read_event
 from shared.inbox.claims import Claim, Claims
 from shared.inbox.router import Route
-from shared.inbox.row import CLAIMED_COLUMNS, ClaimedRow, claimed_row, digest_id, storable
+from shared.inbox.row import (
+    CLAIMED_COLUMNS,
+    TRANSPORT_SOURCE,
+    ClaimedRow,
+    claimed_row,
+    digest_id,
+    storable,
+    usable_id,
+)
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.errors import Transient
 from shared.observability.metrics import EVENTS_RECEIVED
 from shared.observability.tracing import trace_id
 
 log = structlog.get_logger()
-
-TRANSPORT_SOURCE = "transport"  # of what has no readable source of its own
-MAX_ID_CHARACTERS = 256
 
 _IDENTITY = ("consumer", "source", "event_id")
 
@@ -91,7 +96,7 @@ class Entrance:
 
     def _prepare(self, delivery: Delivery) -> _Prepared:
         # Without a name of its own each delivery is new. Should it come twice, its handler knows the request.
-        transport_id = _usable_id(delivery.message_id) or str(uuid.uuid4())
+        transport_id = usable_id(delivery.message_id) or str(uuid.uuid4())
         try:
             received = read_event(
                 delivery.body,
@@ -114,10 +119,10 @@ class Entrance:
     def _stillborn(
         self, delivery: Delivery, error: Exception, *, source: str | None = None, event_id: str | None = None
     ) -> _Prepared:
-        known = _usable_id(event_id) if source else None
+        known = usable_id(event_id) if source else None
         values = {
             "source": storable(source, characters=512) if source and known else TRANSPORT_SOURCE,
-            "event_id": known or _usable_id(delivery.message_id) or digest_id(delivery.body),
+            "event_id": known or usable_id(delivery.message_id) or digest_id(delivery.body),
             "subject": "",
             "traceparent": None,
             "state": int(State.DEAD),
@@ -232,9 +237,3 @@ class Entrance:
             log.info("inbox.not_acknowledged", queue=self._queue, reason=str(error))
             return
         self._checkpoint(Step.ACKNOWLEDGED)
-
-
-def _usable_id(name: str | None) -> str | None:
-    if not name or len(name) > MAX_ID_CHARACTERS or storable(name) != name:
-        return None
-    return name

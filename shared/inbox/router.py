@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from shared.bus.message import Subscription
+from shared.bus.message import DEAD_LETTERS, Subscription
 from shared.events.envelope import EventData
 from shared.inbox.outcome import Done, Outcome
 from shared.inbox.retry import RetryPolicy
@@ -54,8 +54,13 @@ class Router:
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """What to declare on the bus, one queue per route."""
-        return tuple(self.subscription(route) for route in self.routes)
+        """What to declare on the bus: one queue per route, and one for what the broker gives up."""
+        return (*(self.subscription(route) for route in self.routes), self.dead_letters)
+
+    @property
+    def dead_letters(self) -> Subscription:
+        """What brings the deliveries that the broker itself gave up."""
+        return Subscription(service=self.service, name=DEAD_LETTERS, types=())
 
     @property
     def hands(self) -> int:

@@ -19,6 +19,8 @@ DEAD: ColumnElement[int] = literal_column(str(int(State.DEAD)))
 DONE: ColumnElement[int] = literal_column(str(int(State.DONE)))
 
 MAX_REASON_CHARACTERS = 2_000
+MAX_ID_CHARACTERS = 256
+TRANSPORT_SOURCE = "transport"  # of what has no readable source of its own
 
 CLAIMED_COLUMNS = (
     inbox.c.id,
@@ -77,3 +79,10 @@ def storable(text: str, *, characters: int = MAX_REASON_CHARACTERS) -> str:
 def digest_id(body: bytes) -> str:
     """Name what has no name by its bytes, so that it is recognised when it comes again."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def usable_id(name: str | None) -> str | None:
+    """Return the name that a transport gave, or None when no database could keep it as it is."""
+    if not name or len(name) > MAX_ID_CHARACTERS or storable(name) != name:
+        return None
+    return name

@@ -19,6 +19,7 @@ from shared.inbox.handling import reason_of
 from shared.inbox.outcome import LeaseLost
 from shared.inbox.pool import Pool
 from shared.inbox.router import Route, Router
+from shared.inbox.undertaker import Undertaker
 from shared.kernel.checkpoint import Checkpoint, pass_by
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Transient
@@ -69,6 +70,7 @@ class Worker:
             told=committed,
             woken=self.wake,
         )
+        self._undertaker = Undertaker(router.dead_letters, bus=bus, database=database)
         self._ended = asyncio.Event()
         self._ended.set()
         self._pools = [
@@ -93,7 +95,12 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 keepers = [
                     group.create_task(keeper())
-                    for keeper in (self._keep_leases, self._watch_leases, self._observe)
+                    for keeper in (
+                        self._keep_leases,
+                        self._watch_leases,
+                        self._observe,
+                        self._undertaker.run,
+                    )
                 ]
                 async with asyncio.TaskGroup() as pools:
                     for pool in self._pools:

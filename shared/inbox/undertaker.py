@@ -1,0 +1,107 @@
+"""What the broker itself gave up is kept where people look: among the dead letters of the inbox.
+
+RabbitMQ does that to a delivery that came back too often, as when a process dies of it before it is written
+down. Such a message would otherwise lie in a queue that nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.bus.message import Delivery, Subscription
+from shared.bus.port import Bus
+from shared.database.engine import Database
+from shared.database.inserting import insert_into
+from shared.database.tables import State, inbox
+from shared.events.registry import Unreadable, read_event
+from shared.inbox.row import TRANSPORT_SOURCE, digest_id, storable, usable_id
+from shared.kernel.errors import Transient
+from shared.observability.metrics import EVENTS_RECEIVED
+
+log = structlog.get_logger()
+
+WAIT_S = 30.0
+PAUSE_S = 5.0
+FIRST_QUEUE = "x-first-death-queue"  # https://www.rabbitmq.com/docs/dlx#effects
+
+
+class Undertaker:
+    """Writes the broker's dead letters of one service into the inbox, and acknowledges them then."""
+
+    def __init__(self, dead_letters: Subscription, *, bus: Bus, database: Database) -> None:
+        self._subscription = dead_letters
+        self._service = dead_letters.service
+        self._bus = bus
+        self._database = database
+
+    async def run(self) -> None:
+        """Go on until cancelled. What is cancelled half-way comes again, and is recognised."""
+        while True:
+            try:
+                deliveries = await self._bus.receive(
+                    self._subscription, at_most=self._subscription.hands, wait_s=WAIT_S
+                )
+                if deliveries:
+                    await self._keep(deliveries)
+                    continue
+            except (Transient, SQLAlchemyError) as error:
+                log.warning("inbox.dead_letters_wait", service=self._service, reason=str(error))
+            # Also when receiving has stopped: then it says at once that nothing came.
+            await asyncio.sleep(PAUSE_S)
+
+    async def _keep(self, deliveries: Sequence[Delivery]) -> None:
+        rows = [self._row(delivery) for delivery in deliveries]
+
+        async def unit(connection: AsyncConnection) -> None:
+            now = self._database.now_sql()
+            for row in rows:
+                insertion = insert_into(connection, inbox).values(received_ms=now, done_ms=now, **row)
+                # The event may have been written down before it was given up: then it is known.
+                identity = ("consumer", "source", "event_id")
+                await connection.execute(insertion.on_conflict_do_nothing(index_elements=identity))
+
+        await self._database.write(unit)
+        await self._bus.acknowledge(deliveries)
+        for row in rows:
+            EVENTS_RECEIVED.labels(row["consumer"], "dead").inc()
+            log.error("inbox.given_up_by_broker", consumer=row["consumer"], event_id=row["event_id"])
+
+    def _row(self, delivery: Delivery) -> dict[str, Any]:
+        consumer = self._consumer(delivery)
+        event_type = consumer.removeprefix(f"{self._service}.")
+        source, event_id, subject = _identity(delivery, event_type)
+        content_type = delivery.content_type
+        return {
+            "consumer": consumer,
+            "type": event_type,
+            "source": source,
+            "event_id": event_id,
+            "subject": subject,
+            "body": delivery.body,
+            "content_type": storable(content_type, characters=128) if content_type else None,
+            "ordered": False,
+            "state": int(State.DEAD),
+            "outcome": "dead",
+            "reason": "the broker gave it up: it was delivered too often and never acknowledged",
+        }
+
+    def _consumer(self, delivery: Delivery) -> str:
+        """Return the queue that it died in, so that a replay is worked there."""
+        queue = storable(delivery.headers.get(FIRST_QUEUE, ""), characters=128)
+        return queue if queue.startswith(f"{self._service}.") else self._subscription.queue
+
+
+def _identity(delivery: Delivery, event_type: str) -> tuple[str, str, str]:
+    """Return source, id and subject, as the entrance would have read them where they can be read."""
+    transport_id = usable_id(delivery.message_id) or digest_id(delivery.body)
+    try:
+        received = read_event(delivery.body, expected=event_type, transport_id=transport_id)
+    except Unreadable:
+        return TRANSPORT_SOURCE, transport_id, ""
+    return received.event.source, received.event.id, received.data.subject
