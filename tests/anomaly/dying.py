@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from dataclasses import dataclass
 from uuid import uuid4
@@ -11,6 +12,8 @@ from tests.anomaly.inspection import faults
 from tests.anomaly.installation import Installation, stop
 from tests.anomaly.killing import KillPoint
 from tests.anomaly.nursery import Nursery
+
+CASE_S = 60  # two lives of some seconds each, on a machine that has much else to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,22 @@ async def die_and_recover(
     `with_sources`: the sources are announced together with the request, so that it may have to wait for them.
     """
     request = installation.request(f"clip-{uuid4().hex[:12]}")
+    try:
+        async with asyncio.timeout(CASE_S):
+            return await _die_and_recover(installation, nursery, request, points, with_sources)
+    except TimeoutError:
+        said = (installation.directory / "victim.log").read_text()[-3000:]
+        await nursery.kill_all()
+        return Outcome(points, len(points), [f"it hangs: {said}"])
+
+
+async def _die_and_recover(
+    installation: Installation,
+    nursery: Nursery,
+    request: Event,
+    points: tuple[KillPoint, ...],
+    with_sources: bool,
+) -> Outcome:
     clip_id = str(request.subject)
     sources = installation.source_events if with_sources else []
     await installation.stranger.publish([*sources, request], running=False)

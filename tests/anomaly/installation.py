@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,6 +177,11 @@ class Installation:
             await asyncio.sleep(LOOK_S)
         await stop(running)
 
+    def copy(self, directory: Path) -> AbstractAsyncContextManager[Installation]:
+        """Open a copy of this embedded installation, which has to be stopped; its media are linked."""
+        shutil.copytree(self.directory, directory, copy_function=_copy_or_link)
+        return open_installation(directory, self.addresses, self.footage)
+
     async def until_ready(self, running: Victim) -> None:
         """Wait until the process says that it takes work."""
         while await self.health(running) != 200:
@@ -219,6 +224,7 @@ async def open_installation(
             stack.push_async_callback(rabbit.close)
             stranger = rabbit
         await _store_sources(storage, footage)
+        await stranger.listen()  # from now on
         yield Installation(addresses, directory, footage, database, storage, journal, stranger)
 
 
@@ -242,11 +248,6 @@ async def _store_sources(storage: Storage, footage: Footage) -> None:
         if key not in stored:
             async with storage.writer(key, WriteOptions(content_type="video/mp4")) as writer:
                 await writer.write(await asyncio.to_thread(recording.path.read_bytes))
-
-
-def copy_installation(template: Path, directory: Path) -> None:
-    """Copy the directory of an embedded installation that has stopped; its media are linked."""
-    shutil.copytree(template, directory, copy_function=_copy_or_link)
 
 
 def _copy_or_link(source: str, target: str) -> None:

@@ -74,6 +74,13 @@ class Nursery:
                     await asyncio.sleep(0.05)
         return left
 
+    async def kill_all(self) -> None:
+        """End every victim that still lives."""
+        for pid, ended in list(self.living.items()):
+            if not ended.done():
+                os.kill(pid, signal.SIGKILL)
+                await ended
+
     async def listen(self) -> None:
         """Take the answers in until the process ends."""
         assert self.process.stdout is not None
