@@ -92,7 +92,8 @@ async def _plan(event: ClipRequested, *, work: Work, clipper: Clipper) -> ClipPl
     wanted = wanted_range(event)
     plan = plan_clip(wanted, await clipper.sources.overlapping(event.camera_id, wanted))
     settled_ms = work.waiting_since_ms + clipper.settings.settle_ms
-    if not plan.missing or clipper.clock.now_ms() >= settled_ms:
+    # By the clock that the work sleeps by: one that lags would let it wake for nothing, again and again.
+    if not plan.missing or await clipper.sources.now_ms() >= settled_ms:
         return plan
     # Registered before looking again: a source that is indexed in between wakes this work.
     await work.wake_on(sources_of(event.camera_id))

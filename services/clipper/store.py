@@ -134,6 +134,10 @@ class Sources:
             raise Permanent(f"more than {MAX_SPANS} sources of {camera_id} show some of this range")
         return [SourceSpan(row.key, TimeRange(row.start_ms, row.end_ms), row.size_bytes) for row in rows]
 
+    async def now_ms(self) -> int:
+        """Return the database's clock, by which work waits for sources."""
+        return await self._database.now_ms()
+
     def remember(self, source: SourceAvailable) -> Write:
         """Return the write that puts a source into the index; announced again, it is corrected."""
 

@@ -133,15 +133,15 @@ class Desk:
         assert isinstance(clipper.media, PretendedMedia)
         self.media = clipper.media
 
-    def work(self, *, waited_ms: int = SETTLE_MS) -> ClaimedWork:
-        return ClaimedWork(waiting_since_ms=self.clipper.clock.now_ms() - waited_ms)
+    async def work(self, *, waited_ms: int = SETTLE_MS) -> ClaimedWork:
+        return ClaimedWork(waiting_since_ms=await self.database.now_ms() - waited_ms)
 
     async def announce(self, *sources: SourceAvailable) -> None:
         for each in sources:
-            await self.commit(await index_source(each, work=self.work(), clipper=self.clipper))
+            await self.commit(await index_source(each, work=await self.work(), clipper=self.clipper))
 
     async def ask(self, event: ClipRequested, *, waited_ms: int = SETTLE_MS) -> Outcome:
-        outcome = await cut_clip(event, work=self.work(waited_ms=waited_ms), clipper=self.clipper)
+        outcome = await cut_clip(event, work=await self.work(waited_ms=waited_ms), clipper=self.clipper)
         await self.commit(outcome)
         return outcome
 
@@ -213,7 +213,7 @@ async def test_what_was_not_recorded_is_named(desk: Desk) -> None:
 
 
 async def test_a_request_waits_a_moment_for_sources_that_are_just_being_announced(desk: Desk) -> None:
-    work = desk.work(waited_ms=0)
+    work = await desk.work(waited_ms=0)
 
     outcome = await cut_clip(request(), work=work, clipper=desk.clipper)
 
@@ -280,8 +280,8 @@ async def test_a_refusal_is_kept_and_said_the_same_again(desk: Desk) -> None:
 
 async def test_two_workers_on_one_request_conclude_it_once(desk: Desk) -> None:
     await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
-    one = await cut_clip(request(), work=desk.work(), clipper=desk.clipper)
-    other = await cut_clip(request(), work=desk.work(), clipper=desk.clipper)
+    one = await cut_clip(request(), work=await desk.work(), clipper=desk.clipper)
+    other = await cut_clip(request(), work=await desk.work(), clipper=desk.clipper)
     await desk.commit(one)
 
     with pytest.raises(WorldMoved):
