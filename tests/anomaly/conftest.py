@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.anomaly.installation import Addresses, Installation, open_installation
-from tests.anomaly.nursery import Nursery, open_nursery
+from tests.anomaly.nursery import Nursery, nursery_process, open_nursery
 from tests.anomaly.recordings import LARGE, SMALL, Footage, record_footage
 
 
@@ -47,7 +47,13 @@ async def installation(
         yield opened
 
 
+@pytest.fixture(scope="session")
+def nursery_socket() -> Iterator[Path]:
+    with nursery_process() as path:
+        yield path
+
+
 @pytest.fixture
-async def nursery() -> AsyncIterator[Nursery]:
-    async with open_nursery() as opened:
+async def nursery(nursery_socket: Path) -> AsyncIterator[Nursery]:
+    async with open_nursery(nursery_socket) as opened:
         yield opened

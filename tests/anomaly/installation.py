@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
-from sqlalchemy import ColumnElement, Table, func, select, update
+from sqlalchemy import ColumnElement, Table, delete, func, select, update
+from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.clipper.store import clip_table, source_table
@@ -23,6 +25,7 @@ from shared.database.tables import State, inbox, outbox, outbox_subject
 from shared.events.clip import ClipRequested
 from shared.events.envelope import Event, EventData, wrap
 from shared.events.source import SourceAvailable
+from shared.kernel.errors import Unavailable
 from shared.kernel.ids import new_id
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
@@ -116,11 +119,14 @@ class Installation:
         return wrap(data, id=new_id(CLOCK), source="/stranger", time_ms=CLOCK.now_ms())
 
     async def count(self, table: Table, *conditions: ColumnElement[bool]) -> int:
-        """Count rows that fulfil all conditions."""
+        """Count rows that fulfil all conditions, also while the database drops connections."""
         wanted = select(func.count()).select_from(table).where(*conditions)
-        async with self.database.read() as connection:
-            number: int = (await connection.execute(wanted)).scalar_one()
-            return number
+        while True:
+            with suppress(Unavailable):
+                async with self.database.read() as connection:
+                    number: int = (await connection.execute(wanted)).scalar_one()
+                    return number
+            await asyncio.sleep(LOOK_S)
 
     async def until(self, what: Callable[[], bool] | None, *clip_ids: str) -> bool:
         """Wait until these clips are available, all is done and all is told. False: `what` came first."""
@@ -129,6 +135,12 @@ class Installation:
                 return False
             await asyncio.sleep(LOOK_S)
         return True
+
+    async def until_file(self, name: str, running: Victim) -> None:
+        """Wait until a process has made this file in its working directory."""
+        while not (self.directory / name).exists():
+            assert not running.has_ended(), running.log.read_text()[-4000:]
+            await asyncio.sleep(LOOK_S)
 
     async def is_quiet(self) -> bool:
         """Tell whether nothing is to be done and nothing to be told."""
@@ -146,6 +158,16 @@ class Installation:
         while await self.count(inbox, *done) < len(events) or not await self.is_quiet():  # noqa: ASYNC110  # tables have no event
             await asyncio.sleep(LOOK_S)
 
+    async def work_on(self, event: Event) -> Row[Any]:
+        """Return the row of the inbox that keeps an event, once there is one."""
+        wanted = select(inbox).where(inbox.c.event_id == event.id)
+        while True:
+            async with self.database.read() as connection:
+                row = (await connection.execute(wanted)).first()
+            if row is not None:
+                return row
+            await asyncio.sleep(LOOK_S)
+
     async def let_leases_run_out(self) -> None:
         """Make it later for the claims of the dead, as if nobody had come for two minutes."""
         if not self.keeps_claims:
@@ -160,6 +182,14 @@ class Installation:
             await connection.execute(update(outbox_subject).where(held).values(lease_until_ms=0))
 
         await self.database.write(unit)
+
+    async def forget_the_dead(self) -> int:
+        """Remove all dead letters, and return how many there were."""
+
+        async def unit(connection: AsyncConnection) -> int:
+            return (await connection.execute(delete(inbox).where(inbox.c.state == State.DEAD))).rowcount
+
+        return await self.database.write(unit)
 
     async def sweep(self) -> int:
         """Do what the clipper's tick does, without its grace: everything is over. Returns what was swept."""
@@ -185,6 +215,12 @@ class Installation:
     async def until_ready(self, running: Victim) -> None:
         """Wait until the process says that it takes work."""
         while await self.health(running) != 200:
+            assert not running.has_ended(), running.log.read_text()
+            await asyncio.sleep(LOOK_S)
+
+    async def until_not_ready(self, running: Victim) -> None:
+        """Wait until the process says that it takes no work."""
+        while await self.health(running) == 200:
             assert not running.has_ended(), running.log.read_text()
             await asyncio.sleep(LOOK_S)
 

@@ -8,6 +8,7 @@ tests: n = 1, 2, 3 … until the work gets through.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -15,7 +16,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, TypeVar
+from pathlib import Path
+from typing import Literal, NoReturn, TypeVar
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,10 +40,15 @@ STREAM_STEP_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class KillPoint:
-    """The `nth` moment, from 1, that has this name."""
+    """The `nth` moment, from 1, that has this name, and what happens there.
+
+    `kill` is SIGKILL, `stop` is SIGSTOP. `hold` keeps one call waiting, before it is passed on, until the
+    file `go` is in the working directory; the rest of the process goes on.
+    """
 
     name: str
     nth: int = 1
+    what: Literal["kill", "stop", "hold"] = "kill"
 
     def __str__(self) -> str:
         return f"{self.name} #{self.nth}"
@@ -53,18 +60,37 @@ class Watch:
 
     point: KillPoint | None
     seen: Counter[str] = field(default_factory=Counter)
+    holding: bool = False
 
     def moment(self, name: str) -> None:
         for counted in (name, name.split(".", 1)[0]):
             self.seen[counted] += 1
             if self.point and counted == self.point.name and self.seen[counted] == self.point.nth:
+                self._reached(self.point)
+
+    def _reached(self, point: KillPoint) -> None:
+        match point.what:
+            case "kill":
                 die()
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "hold":
+                self.holding = True
+
+    async def held(self) -> None:
+        """Wait, when this is the call to hold, until somebody lets it go."""
+        if self.holding:
+            self.holding = False
+            Path("held").touch()
+            while not Path("go").exists():  # noqa: ASYNC110  # another process makes it
+                await asyncio.sleep(0.02)
 
     def step(self, step: Step) -> None:
         self.moment(f"step.{step}")
 
     async def around(self, name: str, call: Awaitable[T]) -> T:
         self.moment(f"{name} before")
+        await self.held()
         result = await call
         self.moment(f"{name} after")
         return result

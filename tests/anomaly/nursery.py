@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.anomaly.killing import KillPoint
 
 ROOT = Path(__file__).parents[2]
 ORPHANS_S = 5.0  # the kernel kills them with their parent; being scheduled takes them a moment
+START_S = 30.0  # for importing everything
 SPARED = {"PATH", "HOME", "TMPDIR", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
@@ -43,7 +46,8 @@ class Victim:
 class Nursery:
     """The process that victims are forked from. Open it with `open_nursery`."""
 
-    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
     answers: asyncio.Queue[dict[str, object]] = field(default_factory=asyncio.Queue)
     living: dict[int, asyncio.Future[int]] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -53,7 +57,7 @@ class Nursery:
     ) -> Victim:
         """Start a process with these settings in this directory."""
         log = directory / "victim.log"
-        given = [point.name, point.nth] if point else None
+        given = [point.name, point.nth, point.what] if point else None
         answer = await self._ask(
             do="bear",
             environment=dict(environment),
@@ -82,9 +86,8 @@ class Nursery:
                 await ended
 
     async def listen(self) -> None:
-        """Take the answers in until the process ends."""
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
+        """Take the answers in until the connection ends."""
+        async for line in self.reader:
             answer = json.loads(line)
             if "died" in answer:
                 ended = self._end_of(answer["died"])
@@ -101,9 +104,8 @@ class Nursery:
 
     async def _ask(self, **order: object) -> dict[str, object]:
         async with self.turn:
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
-            await self.process.stdin.drain()
+            self.writer.write(json.dumps(order).encode() + b"\n")
+            await self.writer.drain()
             return await self.answers.get()
 
     def _end_of(self, pid: int) -> asyncio.Future[int]:
@@ -111,26 +113,40 @@ class Nursery:
         return self.living.setdefault(pid, asyncio.get_running_loop().create_future())
 
 
-@asynccontextmanager
-async def open_nursery() -> AsyncIterator[Nursery]:
-    """Start the process, and end it and all victims at the end."""
+@contextmanager
+def nursery_process() -> Iterator[Path]:
+    """Start the process, and yield the socket where it takes orders."""
     environment = {name: value for name, value in os.environ.items() if name in SPARED}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.anomaly.victim",
-        cwd=ROOT,
-        # Threads of a library would not live on in the forks.
-        env=environment | {"OPENBLAS_NUM_THREADS": "1"},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    nursery = Nursery(process)
+    # Threads of a library would not live on in the forks.
+    environment["OPENBLAS_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory(prefix="nursery-") as directory:  # short: a socket's path has to be
+        path = Path(directory) / "socket"
+        command = [sys.executable, "-m", "tests.anomaly.victim", str(path)]
+        with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+            try:
+                yield path
+            finally:
+                process.kill()
+
+
+@asynccontextmanager
+async def open_nursery(path: Path) -> AsyncIterator[Nursery]:
+    """Connect to the process; at the end all victims of this connection end."""
+    reader, writer = await _connect(path)
+    nursery = Nursery(reader, writer)
     listening = asyncio.create_task(nursery.listen())
     try:
         yield nursery
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
+        await nursery.kill_all()
+        writer.close()
         await listening
+
+
+async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Wait until the process has imported everything and listens."""
+    async with asyncio.timeout(START_S):
+        while True:
+            with suppress(FileNotFoundError, ConnectionRefusedError):
+                return await asyncio.open_unix_connection(path)
+            await asyncio.sleep(0.05)

@@ -33,6 +33,10 @@ class Stranger(Protocol):
         """Put events on the bus. `running`: whether a Spool runs at this moment."""
         ...
 
+    async def publish_bodies(self, bodies: Sequence[bytes], event_type: str) -> None:
+        """Put anything on the bus while no Spool runs."""
+        ...
+
     async def listen(self) -> None:
         """Take in what was told. On the local bus only while no Spool runs."""
         ...
@@ -53,13 +57,13 @@ class LocalStranger:
     async def publish(self, events: Sequence[Event], *, running: bool) -> None:
         if running:
             await self._post(events)
-            return
-        bus = await LocalBus.open(self._directory / "bus.db")
-        try:
-            await bus.declare([*_ASKED, self._ears])
-            await bus.publish([_message(event) for event in events])
-        finally:
-            await bus.close()
+        else:
+            await self._put([_message(event) for event in events])
+
+    async def publish_bodies(self, bodies: Sequence[bytes], event_type: str) -> None:
+        await self._put(
+            [Message(uuid4().hex, event_type, body, CONTENT_TYPE, mandatory=True) for body in bodies]
+        )
 
     async def listen(self) -> None:
         bus = await LocalBus.open(self._directory / "bus.db")
@@ -76,6 +80,14 @@ class LocalStranger:
         try:
             await bus.declare(_ASKED)
             return sum([len(await bus.receive(each, at_most=1000, wait_s=0)) for each in _ASKED])
+        finally:
+            await bus.close()
+
+    async def _put(self, messages: Sequence[Message]) -> None:
+        bus = await LocalBus.open(self._directory / "bus.db")
+        try:
+            await bus.declare(_ASKED)
+            await bus.publish(messages)
         finally:
             await bus.close()
 
@@ -117,13 +129,11 @@ class RabbitStranger:
 
     async def publish(self, events: Sequence[Event], *, running: bool) -> None:
         for event in events:
-            message = aio_pika.Message(
-                event.to_bytes(),
-                content_type=CONTENT_TYPE,
-                message_id=event.id,
-                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            )
-            await self._exchange.publish(message, event.type, mandatory=True)
+            await self._put(event.to_bytes(), event.type, message_id=event.id)
+
+    async def publish_bodies(self, bodies: Sequence[bytes], event_type: str) -> None:
+        for body in bodies:
+            await self._put(body, event_type, message_id=uuid4().hex)
 
     async def listen(self) -> None:
         while (message := await self._ears.get(no_ack=True, fail=False)) is not None:
@@ -135,6 +145,15 @@ class RabbitStranger:
             for name in QUEUES
         ]
         return sum(count or 0 for count in counts)
+
+    async def _put(self, body: bytes, event_type: str, *, message_id: str) -> None:
+        message = aio_pika.Message(
+            body,
+            content_type=CONTENT_TYPE,
+            message_id=message_id,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        )
+        await self._exchange.publish(message, event_type, mandatory=True)
 
     async def close(self) -> None:
         await remove_queues(self._channel)

@@ -1,8 +1,8 @@
 """Processes of Spool that are made to die: everything is imported once, and each victim is a fork of that.
 
-`python -m tests.anomaly.victim` reads orders as JSON lines and answers with JSON lines. A victim is a real
-process of its own, started before any event loop or thread, two hundred times faster than from nothing.
-Orphans of victims become children of this process, which can therefore say whether any are left.
+`python -m tests.anomaly.victim SOCKET` takes orders as JSON lines and answers with JSON lines. A victim is
+a real process of its own, forked before there is any event loop or thread, without the seconds that imports
+take. Orphans of victims become children of this process, which can therefore say whether any are left.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import random
 import select
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Iterator
@@ -31,31 +32,44 @@ _LOOK_S = 0.01
 
 
 def main() -> None:
-    """Serve orders until standard input ends, then end every victim."""
+    """Serve one connection after another, for ever. At the end of each its victims end as well."""
     libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     gc.freeze()  # what is shared with the forks is not written to
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[1])
+    listener.listen()
+    while True:
+        connection, _ = listener.accept()
+        with connection, suppress(ConnectionError):
+            _serve(connection, libc)
+
+
+def _serve(connection: socket.socket, libc: ctypes.CDLL) -> None:
     victims: set[int] = set()
-    for line in _lines(victims):
+    for line in _lines(connection, victims):
         order = json.loads(line)
         if order["do"] == "bear":
             pid = os.fork()
             if pid == 0:
                 _live(order, libc)
             victims.add(pid)
-            _tell(born=pid)
+            _tell(connection, born=pid)
         if order["do"] == "orphans":
-            _tell(orphans=[_command_of(pid) for pid in _children() if pid not in victims])
+            left = [_command_of(pid) for pid in _children() if pid not in victims]
+            _tell(connection, orphans=left)
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
-def _lines(victims: set[int]) -> Iterator[bytes]:
+def _lines(connection: socket.socket, victims: set[int]) -> Iterator[bytes]:
     """Yield what is asked, and tell who has died meanwhile."""
     rest = b""
     while True:
-        if select.select([0], [], [], _LOOK_S)[0]:
-            received = os.read(0, 1 << 16)
+        if select.select([connection], [], [], _LOOK_S)[0]:
+            received = connection.recv(1 << 16)
             if not received:
                 return
             *whole, rest = (rest + received).split(b"\n")
@@ -63,7 +77,7 @@ def _lines(victims: set[int]) -> Iterator[bytes]:
         for pid, status in _ended():
             if pid in victims:
                 victims.discard(pid)
-                _tell(died=pid, code=os.waitstatus_to_exitcode(status))
+                _tell(connection, died=pid, code=os.waitstatus_to_exitcode(status))
 
 
 def _ended() -> Iterator[tuple[int, int]]:
@@ -91,8 +105,8 @@ def _command_of(pid: int) -> str:
     return ""
 
 
-def _tell(**words: object) -> None:
-    os.write(1, json.dumps(words).encode() + b"\n")
+def _tell(connection: socket.socket, **words: object) -> None:
+    connection.sendall(json.dumps(words).encode() + b"\n")
 
 
 def _live(order: dict[str, Any], libc: ctypes.CDLL) -> None:

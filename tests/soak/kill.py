@@ -29,7 +29,7 @@ import asyncpg
 
 from tests.anomaly.installation import Addresses, Installation, open_installation
 from tests.anomaly.killing import PORTS
-from tests.anomaly.nursery import Nursery, open_nursery
+from tests.anomaly.nursery import Nursery, nursery_process, open_nursery
 from tests.anomaly.recordings import LARGE, SMALL, Footage, record_footage
 from tests.anomaly.sweeping import Sweep, open_copies, sweep_calls
 from tests.soak.random_kills import Numbers, kill_at_random
@@ -108,18 +108,19 @@ async def _run(options: argparse.Namespace, findings: Findings) -> None:
         for directory in (small, large):
             directory.mkdir()
         footages = [await record_footage(small, SMALL), await record_footage(large, LARGE)]
-        async with open_nursery() as nursery:
-            for number, place in enumerate(PLACES):
-                footage = footages[place.storage is not None]
-                async with _installation(root / f"place-{number}", place, footage) as installation:
-                    await installation.announce_sources(nursery)
-                    if options.part != "random":
-                        await _sweep(place, installation, nursery, options.stride, findings)
-                    if options.part != "calls" and number < 2:
-                        with _timed() as clock:
-                            numbers = await kill_at_random(installation, nursery, clips=options.clips)
-                        findings.random.append((place.name, numbers, clock.seconds))
-                        print(f"{place.name}, at random: {numbers}", flush=True)
+        with nursery_process() as socket:
+            async with open_nursery(socket) as nursery:
+                for number, place in enumerate(PLACES):
+                    footage = footages[place.storage is not None]
+                    async with _installation(root / f"place-{number}", place, footage) as installation:
+                        await installation.announce_sources(nursery)
+                        if options.part != "random":
+                            await _sweep(place, installation, nursery, options.stride, findings)
+                        if options.part != "calls" and number < 2:
+                            with _timed() as clock:
+                                numbers = await kill_at_random(installation, nursery, clips=options.clips)
+                            findings.random.append((place.name, numbers, clock.seconds))
+                            print(f"{place.name}, at random: {numbers}", flush=True)
 
 
 async def _sweep(

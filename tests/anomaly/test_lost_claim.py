@@ -1,0 +1,64 @@
+"""A process stands still for longer than its lease: another one does the work, and the first adds nothing.
+
+SIGSTOP is what a frozen virtual machine, a swapping host or a long pause look like to everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.anomaly.inspection import faults
+from tests.anomaly.installation import LOOK_S, Installation, stop
+from tests.anomaly.killing import KillPoint
+from tests.anomaly.nursery import Nursery, Victim
+
+LEASE_S = 3
+WORK_LOST = '"work.lease_lost"'
+
+
+async def until_stopped(victim: Victim) -> None:
+    while Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":  # noqa: ASYNC110  # /proc has no event
+        await asyncio.sleep(LOOK_S)
+
+
+async def until_said(victim: Victim, words: str) -> None:
+    while words not in victim.log.read_text():
+        assert not victim.has_ended(), victim.log.read_text()[-4000:]
+        await asyncio.sleep(LOOK_S)
+
+
+@pytest.mark.parametrize("addresses", ["rabbitmq-postgresql-s3"], indirect=True)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("storage.writer chunk", id="while it writes"),
+        pytest.param("storage.writer before completion", id="just before its clip would appear"),
+        pytest.param("media.cut after", id="when its clip is there"),
+        pytest.param("step.handled", id="just before it would commit"),
+    ],
+)
+async def test_a_worker_that_lost_its_claim_adds_nothing(
+    installation: Installation, nursery: Nursery, name: str
+) -> None:
+    request = installation.request("lost")
+    environment = installation.environment(lease_s=LEASE_S)
+    await installation.stranger.publish([request], running=False)
+    first = await nursery.bear(environment, installation.directory, point=KillPoint(name, what="stop"))
+    await until_stopped(first)
+    (installation.directory / "second").mkdir()
+    second = await nursery.bear(environment, installation.directory / "second")
+    await installation.until(None, "lost")
+    made = await installation.storage.head("clips/gate/lost.mp4")
+    first.send(signal.SIGCONT)
+    await until_said(first, WORK_LOST)
+    stays = await installation.storage.head("clips/gate/lost.mp4")
+    await stop(first)
+    await stop(second)
+
+    assert await faults(installation, [request], nursery) == []
+    assert len(installation.stranger.heard) == 1
+    assert stays.etag == made.etag
