@@ -69,7 +69,7 @@ async def _die_and_recover(
     await installation.until(None, clip_id)
     await ask_again(installation, request)
     await stop(rescuer)
-    return Outcome(points, deaths, await faults(installation, [request], nursery))
+    return Outcome(points, deaths, await faults(installation, [request], nursery, answers=2))
 
 
 async def ask_again(installation: Installation, request: Event) -> None:

@@ -20,15 +20,24 @@ THUMBNAILS = ("300", "640", "original")
 
 
 async def faults(
-    installation: Installation, requests: Sequence[Event], nursery: Nursery, *, swept: bool = False
+    installation: Installation,
+    requests: Sequence[Event],
+    nursery: Nursery,
+    *,
+    answers: int = 1,
+    swept: bool = False,
 ) -> list[str]:
-    """Return what is wrong, in words. No Spool runs. `swept`: its own ticks had the time to sweep."""
+    """Return what is wrong, in words. No Spool runs.
+
+    `answers` is how often each request was to be answered at least: one that is made again is answered again.
+    `swept`: Spool's own ticks had the time to sweep.
+    """
     await installation.stranger.listen()
     if not swept:
         await installation.sweep()
     checks = (
         _objects(installation),
-        _answers(installation, requests),
+        _answers(installation, requests, answers),
         _clips(installation, requests),
         _work(installation),
         _uploads(installation),
@@ -49,12 +58,12 @@ async def _objects(installation: Installation) -> AsyncIterator[str]:
         yield f"objects are too many: {sorted(more)}"
 
 
-async def _answers(installation: Installation, requests: Sequence[Event]) -> AsyncIterator[str]:
+async def _answers(installation: Installation, requests: Sequence[Event], answers: int) -> AsyncIterator[str]:
     """Look whether every request was answered, always by the same event."""
     for request in requests:
         told = [event for event in installation.stranger.heard if event["subject"] == request.subject]
-        if not told:
-            yield f"nothing was told about {request.subject}"
+        if len(told) < answers:
+            yield f"{request.subject} was told of {len(told)} times, and asked for {answers} times"
         if types := {event["type"] for event in told} - {"clip_available"}:
             yield f"{request.subject} was answered with {types}"
         if len(ids := {event["id"] for event in told}) > 1:

@@ -49,6 +49,7 @@ class Nursery:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     answers: asyncio.Queue[dict[str, object]] = field(default_factory=asyncio.Queue)
+    births: asyncio.Queue[asyncio.Future[int]] = field(default_factory=asyncio.Queue)
     living: dict[int, asyncio.Future[int]] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -66,7 +67,7 @@ class Nursery:
             point=given,
         )
         pid = int(str(answer["born"]))
-        return Victim(pid, log, self._end_of(pid))
+        return Victim(pid, log, self.births.get_nowait())
 
     async def orphans(self) -> list[str]:
         """Return the command lines of what dead victims left, once it had time to go."""
@@ -81,20 +82,21 @@ class Nursery:
     async def kill_all(self) -> None:
         """End every victim that still lives."""
         for pid, ended in list(self.living.items()):
-            if not ended.done():
-                os.kill(pid, signal.SIGKILL)
-                await ended
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.shield(ended)
 
     async def listen(self) -> None:
         """Take the answers in until the connection ends."""
         async for line in self.reader:
             answer = json.loads(line)
             if "died" in answer:
-                ended = self._end_of(answer["died"])
-                if not ended.done():
-                    ended.set_result(answer["code"])
-            else:
-                self.answers.put_nowait(answer)
+                self.living.pop(answer["died"]).set_result(answer["code"])
+                continue
+            if "born" in answer:
+                # Not where it is asked for: its death may be the next line. A process id comes again.
+                ended = self.living[answer["born"]] = asyncio.get_running_loop().create_future()
+                self.births.put_nowait(ended)
+            self.answers.put_nowait(answer)
 
     async def _ask_orphans(self) -> list[object]:
         answer = await self._ask(do="orphans")
@@ -107,10 +109,6 @@ class Nursery:
             self.writer.write(json.dumps(order).encode() + b"\n")
             await self.writer.drain()
             return await self.answers.get()
-
-    def _end_of(self, pid: int) -> asyncio.Future[int]:
-        # Its death may be told before its birth was taken in.
-        return self.living.setdefault(pid, asyncio.get_running_loop().create_future())
 
 
 @contextmanager
