@@ -66,6 +66,8 @@ class Relay:
         self._poll_s = poll_s
         self._checkpoint = checkpoint
         self._woken = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()  # `flush` comes while `run` goes on
+        self._may_hold_leases = False  # of a round that failed: else its subjects waited for their end
 
     def wake(self) -> None:
         """Look now, and again a moment later: something was or is about to be committed in this process."""
@@ -115,6 +117,16 @@ class Relay:
 
     async def _round(self) -> bool:
         """Give each pending subject a turn. False when there was none. Raises Unavailable."""
+        async with self._one_at_a_time:
+            if self._may_hold_leases:
+                await self._subjects.let_go()
+            # Whatever fails from here on, a claim that was committed may be one that nobody here knows of.
+            self._may_hold_leases = True
+            told = await self._take_turns()
+            self._may_hold_leases = False
+            return told
+
+    async def _take_turns(self) -> bool:
         started_ms = self._clock.monotonic_ms()
         turns = await self._subjects.claim()
         if not turns:

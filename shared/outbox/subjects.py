@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import ColumnElement, and_, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -100,6 +100,11 @@ class Subjects:
             .returning(outbox_subject.c.subject, outbox_subject.c.last_sequence, outbox_subject.c.attempts)
         )
 
+    async def let_go(self) -> None:
+        """Give back what this relay holds, whatever it knows of it. Raises Unavailable."""
+        pending = outbox_subject.c.last_sequence > outbox_subject.c.sent_sequence
+        await _release(self._database, and_(pending, outbox_subject.c.relay == self._relay))
+
     async def conclude(self, turns: Sequence[Turn], *, pause_ms: Callable[[int], int]) -> None:
         """Mark what was sent or refused, and give the subjects back. Raises Unavailable.
 
@@ -148,13 +153,12 @@ class Subjects:
 
 async def release_all_subjects(database: Database) -> None:
     """Let every subject be claimed at once: only for whoever holds the lock on the data directory."""
+    await _release(database, outbox_subject.c.relay.is_not(None))
 
+
+async def _release(database: Database, held: ColumnElement[bool]) -> None:
     async def unit(connection: AsyncConnection) -> None:
-        await connection.execute(
-            update(outbox_subject)
-            .where(outbox_subject.c.relay.is_not(None))
-            .values(relay=None, lease_until_ms=0)
-        )
+        await connection.execute(update(outbox_subject).where(held).values(relay=None, lease_until_ms=0))
 
     await database.write(unit)
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.message import Message
 from shared.bus.port import Capabilities, TooLarge, Unroutable
-from shared.database.engine import Database
+from shared.database.engine import Database, OutcomeUnknown
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import Event, announce
 from shared.kernel.checkpoint import Step
@@ -24,7 +24,7 @@ from shared.outbox.reading import last_id, list_refused, purge, read_after, send
 from shared.outbox.relay import Relay
 from shared.outbox.subjects import EVENTS_PER_SUBJECT, Subjects, release_all_subjects
 from shared.outbox.writing import Outbox, append
-from tests.integration.workshop import CLOCK, Observer, asked, eventually, recorded, told
+from tests.integration.workshop import CLOCK, Observer, Weather, asked, eventually, recorded, told
 
 
 class Town:
@@ -311,6 +311,35 @@ async def test_a_transport_that_is_away_is_waited_for(database: Database) -> Non
 
     assert free.relay is None
     assert [message.id for message in town.heard] == ["gate-0"]
+
+
+async def test_a_claim_or_an_end_that_got_lost_costs_no_lease(database: Database) -> None:
+    async def lose_the_answer(_urgent: bool) -> None:
+        raise OutcomeUnknown("the connection was lost during COMMIT")
+
+    async def lose_the_request(_urgent: bool) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == 3:  # after giving back and claiming: it was published, and is not marked
+            raise Unavailable("the database is away")
+
+    writes = 0
+    town, rainy = Town(), Weather(database)
+    relay = relay_of(rainy, town)
+    await write(database, event("gate", 0))
+    rainy.after = lose_the_answer
+    with pytest.raises(OutcomeUnknown):
+        await relay.flush()
+    held_after_a_lost_claim = (await subject_row(database, "gate")).relay
+    rainy.after, rainy.before = rainy._fair, lose_the_request
+    with pytest.raises(Unavailable):
+        await relay.flush()
+    rainy.before = rainy._fair
+    await relay.flush()
+
+    assert held_after_a_lost_claim == "relay"
+    assert {message.id for message in town.heard} == {"gate-0"}
+    assert await unsent(database) == 0
 
 
 async def test_what_was_published_but_not_marked_is_published_again_under_its_id(database: Database) -> None:
