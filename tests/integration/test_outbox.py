@@ -314,6 +314,8 @@ async def test_a_transport_that_is_away_is_waited_for(database: Database) -> Non
 
 
 async def test_a_claim_or_an_end_that_got_lost_costs_no_lease(database: Database) -> None:
+    writes = 0
+
     async def lose_the_answer(_urgent: bool) -> None:
         raise OutcomeUnknown("the connection was lost during COMMIT")
 
@@ -323,7 +325,6 @@ async def test_a_claim_or_an_end_that_got_lost_costs_no_lease(database: Database
         if writes == 3:  # after giving back and claiming: it was published, and is not marked
             raise Unavailable("the database is away")
 
-    writes = 0
     town, rainy = Town(), Weather(database)
     relay = relay_of(rainy, town)
     await write(database, event("gate", 0))
