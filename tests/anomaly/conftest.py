@@ -33,15 +33,17 @@ def addresses(request: pytest.FixtureRequest) -> Addresses:
 
 
 @pytest.fixture
+def footage(request: pytest.FixtureRequest) -> Footage:
+    """Return what was recorded: small, where a test does not ask for `large`."""
+    found: Footage = request.getfixturevalue(f"{getattr(request, 'param', 'small')}_footage")
+    return found
+
+
+@pytest.fixture
 async def installation(
-    addresses: Addresses,
-    tmp_path: Path,
-    nursery: Nursery,
-    small_footage: Footage,
-    large_footage: Footage,
+    addresses: Addresses, tmp_path: Path, nursery: Nursery, footage: Footage
 ) -> AsyncIterator[Installation]:
     """Open an installation that knows its sources."""
-    footage = small_footage if addresses.storage is None else large_footage
     async with open_installation(tmp_path / "spool", addresses, footage) as opened:
         await opened.announce_sources(nursery)
         yield opened

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import ColumnElement, Table, delete, func, select, update
+from sqlalchemy import ColumnElement, Table, delete, func, not_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.clipper.store import clip_table, source_table
+from services.clipper.store import REQUESTED, WORKING, clip_table, source_table
 from shared.database.engine import Database
 from shared.database.opening import open_database
 from shared.database.tables import State, inbox, outbox, outbox_subject
@@ -151,6 +151,11 @@ class Installation:
     async def are_available(self, *clip_ids: str) -> bool:
         available = clip_table.c.clip_id.in_(clip_ids), clip_table.c.status == "available"
         return await self.count(clip_table, *available) == len(clip_ids)
+
+    async def was_answered(self, clip_id: str) -> bool:
+        """Tell whether a clip is there, or whether it was said that it will not be."""
+        under_way = clip_table.c.status.in_((REQUESTED, WORKING))
+        return await self.count(clip_table, clip_table.c.clip_id == clip_id, not_(under_way)) == 1
 
     async def until_worked(self, *events: Event) -> None:
         """Wait until these events came in and are done, and all is told."""

@@ -22,7 +22,7 @@ from tests.anomaly.sweeping import open_copies, sweep_calls
         pytest.param("database", 4, 13, id="database"),
         pytest.param("bus", 2, 3, id="bus"),
         pytest.param("storage", 3, 8, id="storage"),
-        pytest.param("media", 2, 8, id="media"),
+        pytest.param("media", 2, 2, id="media"),
     ],
 )
 async def test_a_death_at_any_call_of_a_port_is_not_noticed(

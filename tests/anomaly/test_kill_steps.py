@@ -67,6 +67,7 @@ async def test_a_death_at_any_step_is_not_noticed(
 
 
 @pytest.mark.limit(120)  # as above
+@pytest.mark.parametrize("footage", ["large"], indirect=True)  # in two parts
 @pytest.mark.parametrize("addresses", ["rabbitmq-postgresql-s3"], indirect=True)
 async def test_a_death_at_any_request_to_the_store_leaves_no_upload(
     installation: Installation, nursery: Nursery

@@ -31,13 +31,12 @@ async def until_said(victim: Victim, words: str) -> None:
         await asyncio.sleep(LOOK_S)
 
 
+@pytest.mark.parametrize("footage", ["large"], indirect=True)  # in two parts
 @pytest.mark.parametrize("addresses", ["rabbitmq-postgresql-s3"], indirect=True)
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("storage.writer chunk", id="while it writes"),
         pytest.param("storage.writer before completion", id="just before its clip would appear"),
-        pytest.param("media.cut after", id="when its clip is there"),
         pytest.param("step.handled", id="just before it would commit"),
     ],
 )
