@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -213,8 +213,9 @@ class Installation:
         await stop(running)
 
     def copy(self, directory: Path) -> AbstractAsyncContextManager[Installation]:
-        """Open a copy of this embedded installation, which has to be stopped; its media are linked."""
-        shutil.copytree(self.directory, directory, copy_function=_copy_or_link)
+        """Open a copy of this embedded installation, in which no Spool may run meanwhile."""
+        # By another process: one that closes a file of SQLite itself drops the locks of all its connections.
+        subprocess.run(["cp", "-r", str(self.directory), str(directory)], check=True)
         return open_installation(directory, self.addresses, self.footage)
 
     async def until_ready(self, running: Victim) -> None:
@@ -289,10 +290,3 @@ async def _store_sources(storage: Storage, footage: Footage) -> None:
         if key not in stored:
             async with storage.writer(key, WriteOptions(content_type="video/mp4")) as writer:
                 await writer.write(await asyncio.to_thread(recording.path.read_bytes))
-
-
-def _copy_or_link(source: str, target: str) -> None:
-    if source.endswith(".mp4"):
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
