@@ -21,7 +21,7 @@ WORK_LOST = '"work.lease_lost"'
 
 
 async def until_stopped(victim: Victim) -> None:
-    while Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":  # noqa: ASYNC110  # /proc has no event
+    while Path(f"/proc/{victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":  # noqa: ASYNC110  # nothing tells of it
         await asyncio.sleep(LOOK_S)
 
 

@@ -83,7 +83,7 @@ async def test_the_ffmpeg_of_a_lost_claim_is_ended(
     second = await nursery.bear(environment, installation.directory / "second")
     await installation.until(second.has_ended, "lost")
     first.send(signal.SIGCONT)
-    while ffmpegs_of(first):  # noqa: ASYNC110  # /proc has no event
+    while ffmpegs_of(first):  # noqa: ASYNC110  # nothing tells of it
         await asyncio.sleep(LOOK_S)
     await stop(first)
     await stop(second)

@@ -128,9 +128,10 @@ def _live(order: dict[str, Any], libc: ctypes.CDLL) -> None:
         asyncio.run(serve(load_settings(), services=("clipper",), seams=watch.seams()))
         print(json.dumps({"seen": watch.seen}), flush=True)
         code = 0
-    except BaseException:  # noqa: BLE001  # the end of a process: nobody above may go on with the loop of orders
-        traceback.print_exc()
     finally:
+        # Nothing may get past here, into the loop of orders of the process that this one was forked from.
+        if code:
+            traceback.print_exc()
         sys.stderr.flush()
         os._exit(code)
 
