@@ -35,8 +35,16 @@ class ErrorAnswer(Wire):
     details: tuple[ErrorDetail, ...] = ()
 
 
+# Described by us: the phrases that Python has for a status differ from version to version.
 ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer} for status in (401, 404, 409, 422, 503)
+    status: {"model": ErrorAnswer, "description": description}
+    for status, description in {
+        401: "No key, or a wrong one",
+        404: "There is no such thing",
+        409: "At odds with what there is",
+        422: "Refused: `details` names the fields",
+        503: "Something it needs is away; try again",
+    }.items()
 }
 
 
