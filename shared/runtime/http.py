@@ -75,7 +75,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)  # so that nobody is turned away while the rest is started
     except OSError as error:
         listener.close()
-        hint = "choose another with SPOOL_HTTP_PORT, 0 for a free one"
+        hint = "choose another SPOOL_HTTP_HOST, or another SPOOL_HTTP_PORT: 0 takes a free one"
         raise Refused(f"cannot listen on {host}:{port}: {error.strerror}", hint=hint) from error
     return listener
 

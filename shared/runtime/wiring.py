@@ -8,8 +8,8 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,7 @@ from shared.database.engine import Database
 from shared.database.opening import open_database
 from shared.kernel.checkpoint import Checkpoint, pass_by
 from shared.kernel.clock import Clock
-from shared.kernel.errors import Refused
+from shared.kernel.errors import Refused, Unavailable
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Media
@@ -30,7 +30,7 @@ from shared.observability.media_metrics import metrics_of_process
 from shared.observability.metrics import UNROUTED
 from shared.outbox.relay import Relay
 from shared.runtime.scratch import scratch_directory
-from shared.settings.settings import Settings
+from shared.settings.settings import Settings, SettingsError
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage
 from shared.storage.s3_address import S3Address
@@ -97,12 +97,17 @@ async def open_platform(
     async with AsyncExitStack() as stack:
         address = settings.database_address
         connections = hands + SPARE_CONNECTIONS
-        database = seams.database(await open_database(address, clock=clock, connections=connections))
+        with _told_as("SPOOL_DATABASE"):
+            opened_database = await open_database(address, clock=clock, connections=connections)
+        database = seams.database(opened_database)
         stack.push_async_callback(database.close)
-        bus = seams.bus(await open_bus(settings))
+        with _told_as("SPOOL_BUS"):
+            opened_bus = await open_bus(settings)
+        bus = seams.bus(opened_bus)
         stack.push_async_callback(bus.close)
-        uploads = UploadJournal(database, _store_name(settings))
-        opened = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
+        with _told_as("SPOOL_STORAGE"):
+            uploads = UploadJournal(database, _store_name(settings))
+            opened = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
         storage = seams.storage(opened)
         stack.push_async_callback(storage.close)
         scratch = stack.enter_context(scratch_directory(settings.data_directory / "scratch"))
@@ -118,6 +123,17 @@ async def open_platform(
         yield Platform(settings, clock, database, bus, storage, uploads, media, relay, name, seams.checkpoint)
 
 
+@contextmanager
+def _told_as(variable: str) -> Iterator[None]:
+    """Name the setting to look at when what it points to cannot be opened."""
+    try:
+        yield
+    except Refused as error:
+        raise SettingsError(f"{variable}: {error.message}", hint=error.hint) from error
+    except Unavailable as error:
+        raise Unavailable(f"{variable}: {error.message}", hint=error.hint) from error
+
+
 async def open_bus(settings: Settings) -> Bus:
     """Connect to the bus. Raises Refused or Unavailable."""
     if settings.bus.startswith("amqp"):
@@ -126,7 +142,6 @@ async def open_bus(settings: Settings) -> Bus:
         return await RabbitBus.open(settings.bus, unrouted=_count_unrouted)
     from shared.bus.local import LocalBus
 
-    _make_private(settings.data_directory)
     return await LocalBus.open(settings.data_directory / "bus.db", unrouted=_count_unrouted)
 
 
@@ -161,13 +176,11 @@ def _store_name(settings: Settings) -> str:
 def _directory_of(address: str) -> Path:
     parts = urlsplit(address)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        example = "SPOOL_STORAGE=file:///var/lib/spool/media"
-        raise Refused(f"SPOOL_STORAGE: {address} names no directory of this machine", hint=f"as {example}")
+        raise Refused(
+            f"{address} names no directory of this machine",
+            hint="for example SPOOL_STORAGE=file:///var/lib/spool/media",
+        )
     return Path(unquote(parts.path))
-
-
-def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _count_unrouted(event_type: str) -> None:

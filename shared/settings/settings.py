@@ -58,10 +58,10 @@ class Settings(Environment):
     database: Annotated[
         str | None,
         Field(
-            examples=["postgresql://user:password@postgres:5432/spool", "sqlite:///var/lib/spool/spool.db"]
+            examples=["postgresql://user:password@postgres:5432/spool", "sqlite:////var/lib/spool/spool.db"]
         ),
     ] = None
-    """`sqlite:///…` or `postgresql://…`. Default: `spool.db` in the data directory."""
+    """`sqlite:////absolute/path` or `postgresql://…`. Default: `spool.db` in the data directory."""
     data_directory: Path = Path("spool-data")
     """The directory of the embedded default: database, bus, media, key and lock."""
 
@@ -102,17 +102,17 @@ class Settings(Environment):
     @field_validator("bus")
     @classmethod
     def _bus_is_known(cls, address: str) -> str:
-        return _with_scheme(address, ("local", "amqp", "amqps"))
+        return _complete(address, ("local", "amqp", "amqps"))
 
     @field_validator("storage")
     @classmethod
     def _storage_is_known(cls, address: str | None) -> str | None:
-        return address and _with_scheme(address, ("file", "s3"))
+        return address and _complete(address, ("file", "s3"))
 
     @field_validator("database")
     @classmethod
     def _database_is_known(cls, address: str | None) -> str | None:
-        return address and _with_scheme(address, ("sqlite", "postgresql"))
+        return address and _complete(address, ("sqlite", "postgresql"))
 
     @property
     def embedded(self) -> bool:
@@ -165,11 +165,16 @@ def _example(group: type[Environment], name: str) -> str:
     return ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
 
 
-def _with_scheme(address: str, known: tuple[str, ...]) -> str:
+def _complete(address: str, known: tuple[str, ...]) -> str:
     try:
-        scheme = urlsplit(address).scheme
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port  # looked at, because only this raises for a port that is none
     except ValueError as error:
         raise ValueError(f"is not an address: {error}") from error
-    if scheme not in known:
+    if parts.scheme not in known:
         raise ValueError(f"starts with one of {', '.join(f'{name}:' for name in known)}")
+    if parts.scheme in {"amqp", "amqps", "s3"} and not host:
+        raise ValueError(f"names no {'bucket' if parts.scheme == 's3' else 'host'}")
+    if parts.scheme in {"file", "sqlite"} and not parts.path.strip("/"):
+        raise ValueError("names no path")
     return address

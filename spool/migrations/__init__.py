@@ -34,7 +34,7 @@ async def migrate(database_url: str, *, revision: str = "head") -> None:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade, revision)
     except (DBAPIError, OSError) as error:
-        raise Unavailable(f"the tables could not be migrated: {error}") from error
+        raise _no_answer("the tables could not be migrated", error) from error
     finally:
         await engine.dispose()
 
@@ -50,11 +50,16 @@ async def check_migrated(database_url: str) -> None:
         async with engine.connect() as connection:
             behind = await connection.run_sync(_is_behind)
     except (DBAPIError, OSError) as error:
-        raise Unavailable(f"the database could not be asked for its tables: {error}") from error
+        raise _no_answer("the database could not be asked for its tables", error) from error
     finally:
         await engine.dispose()
     if behind:
         raise Refused("the database does not have the tables of this version", hint="run: spool migrate")
+
+
+def _no_answer(what: str, error: DBAPIError | OSError) -> Unavailable:
+    cause = error.orig if isinstance(error, DBAPIError) else error  # without the SQL
+    return Unavailable(f"SPOOL_DATABASE: {what}: {cause}", hint="does it run, and may this user use it?")
 
 
 def _is_behind(connection: Connection) -> bool:
