@@ -13,8 +13,9 @@ from services.clipper import app as clipper
 from shared.inbox.claims import release_all_claims
 from shared.observability.logging import configure_logging
 from shared.outbox.subjects import release_all_subjects
-from shared.runtime.api_key import KeyRing, keep_key
+from shared.runtime.api_key import KeyRing, keep_key, key_file
 from shared.runtime.clock import SystemClock
+from shared.runtime.data_directory import make_data_directory
 from shared.runtime.http import listening_socket
 from shared.runtime.lock import held_directory
 from shared.runtime.service import Process
@@ -29,10 +30,14 @@ SERVICES = tuple(_APPS)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A Spool that answers: where, and the key it accepts. `key_is_new`: made just now, and kept."""
+    """A Spool that answers: where, and the key it accepts.
+
+    `key_kept_in` is the key's file, None for a key of the settings; `key_is_new`: it was made just now.
+    """
 
     url: str
     api_key: str
+    key_kept_in: Path | None
     key_is_new: bool
     data_directory: Path
 
@@ -50,11 +55,15 @@ async def serve(
     Raises Refused or Unavailable when it cannot start.
     """
     configure_logging(level=settings.log_level, as_json=settings.log_format == "json")
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as unseen:
+        make_data_directory(settings.data_directory)
         if settings.embedded:
             stack.enter_context(held_directory(settings.data_directory))
         listener = stack.enter_context(listening_socket(settings.http_host, settings.http_port))
         running = _running(settings, listener)
+        if running.key_kept_in and running.key_is_new:
+            # Nobody is shown the key of a start that fails: the next start makes one, and shows it.
+            unseen.callback(running.key_kept_in.unlink, missing_ok=True)
         if settings.database is None:
             await migrate(settings.database_address)
         else:
@@ -76,14 +85,20 @@ async def serve(
                 listener=listener,
             )
             stack.enter_context(announced(running.url, running.data_directory))
-            await process.run(lambda: on_ready(running) if on_ready else None)
+
+            def ready() -> None:
+                unseen.pop_all()
+                if on_ready:
+                    on_ready(running)
+
+            await process.run(ready)
 
 
 def _running(settings: Settings, listener: socket.socket) -> Running:
     host, port = listener.getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
+    url, directory = f"http://{shown_host}:{port}", settings.data_directory
     if settings.api_keys:
-        api_key, is_new = settings.api_keys[0], False
-    else:
-        api_key, is_new = keep_key(settings.data_directory)
-    return Running(f"http://{shown_host}:{port}", api_key, is_new, settings.data_directory)
+        return Running(url, settings.api_keys[0], None, False, directory)  # noqa: FBT003  # the key is not new
+    api_key, is_new = keep_key(directory)
+    return Running(url, api_key, key_file(directory), is_new, directory)

@@ -23,7 +23,7 @@ def key_file(data_directory: Path) -> Path:
 def keep_key(data_directory: Path) -> tuple[str, bool]:
     """Return the key of a data directory, and whether it was made just now. Only its owner can read it."""
     path = key_file(data_directory)
-    data_directory.mkdir(parents=True, exist_ok=True)
+    data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Not named by the process: two containers on one volume have the same number.
     descriptor, staged = tempfile.mkstemp(dir=data_directory, prefix=".api-key.")
     with os.fdopen(descriptor, "w") as file:

@@ -14,7 +14,7 @@ from shared.kernel.errors import Refused
 @contextmanager
 def held_directory(directory: Path) -> Iterator[None]:
     """Hold the directory until the context ends, or the process does. Raises Refused with who holds it."""
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,12 +59,16 @@ def serve(
 
 def migrate(data: Data = None) -> None:
     """Bring the database of SPOOL_DATABASE to this version's tables. Safe to repeat."""
+    from shared.runtime.data_directory import make_data_directory
     from shared.runtime.lock import held_directory
     from spool.migrations import migrate as migrate_database
 
     settings = _settings(data_directory=data)
-    # A SQLite file in the data directory may be in use by a Spool that runs there.
-    with held_directory(settings.data_directory) if settings.database is None else nullcontext():
+    held: AbstractContextManager[None] = nullcontext()
+    if settings.database is None:
+        make_data_directory(settings.data_directory)
+        held = held_directory(settings.data_directory)  # its file may be in use by a Spool that runs there
+    with held:
         run_to_end(migrate_database(settings.database_address))
     typer.echo("the database has the tables of this version")
 
@@ -76,10 +80,8 @@ def _settings(**given: Any) -> Settings:
 
 
 def _announce(running: Running) -> None:
-    from shared.runtime.api_key import key_file
-
     typer.echo(f"Spool runs at {running.url} (OpenAPI at {running.url}/docs)")
     if running.key_is_new:
-        typer.echo(
-            f"x-api-key: {running.api_key} (kept in {key_file(running.data_directory)}, not shown again)"
-        )
+        typer.echo(f"x-api-key: {running.api_key} (kept in {running.key_kept_in}, not shown again)")
+    elif running.key_kept_in:
+        typer.echo(f"x-api-key: kept in {running.key_kept_in}")
