@@ -15,16 +15,21 @@ FILE_NAME = "running.json"
 
 @contextlib.contextmanager
 def announced(url: str, directory: Path) -> Iterator[None]:
-    """Leave the address in the directory while the context lasts."""
+    """Leave the address in the directory while the context lasts.
+
+    Processes on servers can share a directory: the last one to start is found there, and only it cleans up.
+    """
     path = directory / FILE_NAME
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    announcement = json.dumps({"url": url, "pid": os.getpid()})
     staged = path.with_suffix(f".{os.getpid()}")
-    staged.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    staged.write_text(announcement)
     staged.replace(path)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_text() == announcement:
+                path.unlink()
 
 
 def running_url(directory: Path) -> str | None:
