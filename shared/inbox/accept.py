@@ -183,6 +183,14 @@ class Entrance:
 
         rows, buried = await self._database.write(unit)
         self._count(accepted=len(rows), dead=buried, duplicate=len(prepared) - len(rows) - buried)
+        if buried:
+            for values in dead:
+                log.warning(
+                    "event.unreadable",
+                    queue=self._queue,
+                    event_id=values["event_id"],
+                    reason=values["reason"],
+                )
         return rows
 
     def _living(self, connection: AsyncConnection) -> Insert:
