@@ -147,4 +147,5 @@ def _translated(error: BaseException) -> BaseException:
         return error
     if isinstance(error, PoolTimeout):
         return Unavailable("every connection to PostgreSQL is in use")
-    return Unavailable(f"PostgreSQL does not answer: {error}")
+    cause = error.orig if isinstance(error, DBAPIError) else error  # without the SQL
+    return Unavailable(f"PostgreSQL does not answer: {cause}")
