@@ -49,6 +49,8 @@ def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None
     root.handlers[:] = [handler]
     root.setLevel(max(_number_of(level), logging.WARNING))  # of the libraries only what may matter
     logging.getLogger(LOGGER).setLevel(_number_of(level))
+    # It calls every failed attempt to connect an error; aio-pika, above it, says the same as a warning.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
 def _renderer(*, as_json: bool) -> Processor:
