@@ -38,6 +38,8 @@ def read_place(text: str) -> Place:
             "an MP4 cannot be piped: its index is looked up and written last", hint="give a file name"
         )
     if not text.startswith(SCHEME):
+        if "://" in text and not Path(text).exists():
+            raise Refused(f"{text} is neither a file nor s3://bucket/key", hint="fetch it first")
         return Path(text)
     parts = urlsplit(text)
     key = unquote(parts.path.removeprefix("/"))

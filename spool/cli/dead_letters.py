@@ -21,6 +21,8 @@ COLUMNS = {
 
 Letter = Annotated[str, typer.Argument(metavar="LETTER", help="The id in the list.", show_default=False)]
 
+SHOWN_CHARACTERS = 2_000  # of a body: a screen of it
+
 
 def build_app() -> typer.Typer:
     """Return the group `spool dead-letters`."""
@@ -50,7 +52,12 @@ def list_letters(
 def show_letter(letter_id: Letter, as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
     """Show one dead letter with what it said."""
     letter = ask(url, data, lambda client: client.dead_letter(letter_id))
-    return print_json(letter) if as_json else print_sheet(letter)
+    if as_json:
+        return print_json(letter)
+    body = str(letter.pop("body"))
+    letter.pop("bodyBase64")
+    cut = len(body) > SHOWN_CHARACTERS
+    return print_sheet(letter | {"body": body[:SHOWN_CHARACTERS] + (" … (--json: all of it)" if cut else "")})
 
 
 def replay_letter(letter_id: Letter, as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
