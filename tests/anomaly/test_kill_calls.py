@@ -14,7 +14,7 @@ from tests.anomaly.nursery import Nursery
 from tests.anomaly.sweeping import open_copies, sweep_calls
 
 
-@pytest.mark.limit(120)  # some dozen deaths, each followed by a clip; measured 25 s on two idle cores
+@pytest.mark.limit(120)  # some dozen deaths, each followed by a clip
 @pytest.mark.parametrize("addresses", ["local-sqlite-file"], indirect=True)
 @pytest.mark.parametrize(
     ("port", "first", "stride"),
