@@ -138,7 +138,7 @@ def _request(body: ClipRequest, desk: Desk) -> ClipRequested:
 async def _row(desk: Desk, clip_id: str) -> ClipRow:
     row = await desk.clips.find(clip_id)
     if row is None:
-        raise NotFound(f"no clip {clip_id} was ever asked for")
+        raise NotFound(f"no request for the clip {clip_id} has been taken up")
     return row
 
 

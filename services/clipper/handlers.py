@@ -50,6 +50,7 @@ async def cut_clip(event: ClipRequested, *, work: Work, clipper: Clipper) -> Don
     if answer:
         return answer
 
+    seen = await clipper.clips.take_up(event, requested_ms=work.waiting_since_ms)
     plan = await _plan(event, work=work, clipper=clipper)
     if plan is None:
         until_ms = work.waiting_since_ms + clipper.settings.settle_ms

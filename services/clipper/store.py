@@ -197,17 +197,23 @@ class Clips:
                 raise Conflict(message)
             if seen and seen.status in UNDER_WAY_OR_THERE:
                 return seen
-            if seen:
-                await _reopen(connection, request.clip_id, now_ms)
-            else:
-                fresh: dict[str, object] = {
-                    "status": REQUESTED,
-                    "revision": 1,
-                    "requested_ms": now_ms,
-                    "updated_ms": now_ms,
-                }
-                await _insert_clip(connection, _asked(request) | fresh)
+            await _open(connection, request, seen, requested_ms=now_ms, now_ms=now_ms)
             await tell(connection)
+            return await _existing_clip(connection, request.clip_id)
+
+        return await self._database.write(write)
+
+    async def take_up(self, request: ClipRequested, *, requested_ms: int) -> ClipRow:
+        """Let everyone see that a request which came by the bus is worked on, and return its row."""
+
+        async def write(connection: AsyncConnection) -> ClipRow:
+            seen = await find_clip(connection, request.clip_id)
+            if seen and not seen.asks_for(request):
+                raise WorldMoved("the id was given to another request in the meantime")
+            if seen and seen.status in UNDER_WAY_OR_THERE:
+                return seen
+            now_ms = self._clock.now_ms()
+            await _open(connection, request, seen, requested_ms=requested_ms, now_ms=now_ms)
             return await _existing_clip(connection, request.clip_id)
 
         return await self._database.write(write)
@@ -287,13 +293,25 @@ async def _existing_clip(connection: AsyncConnection, clip_id: str) -> ClipRow:
     return row
 
 
-async def _reopen(connection: AsyncConnection, clip_id: str, now_ms: int) -> None:
-    """Let a request that ended without a clip be tried again. Its last result stays until the next one."""
-    await connection.execute(
-        update(clip_table)
-        .where(clip_table.c.clip_id == clip_id)
-        .values(status=REQUESTED, progress_ms=0, updated_ms=now_ms)
-    )
+async def _open(
+    connection: AsyncConnection,
+    request: ClipRequested,
+    seen: ClipRow | None,
+    *,
+    requested_ms: int,
+    now_ms: int,
+) -> None:
+    """Write down a new request, or let one that ended without a clip be tried again.
+
+    Its last result stays until the next one.
+    """
+    opened: dict[str, object] = {"status": REQUESTED, "progress_ms": 0, "updated_ms": now_ms}
+    if seen is None:
+        fresh: dict[str, object] = {"revision": 1, "requested_ms": requested_ms}
+        await _insert_clip(connection, _asked(request) | opened | fresh)
+    else:
+        same = clip_table.c.clip_id == request.clip_id
+        await connection.execute(update(clip_table).where(same).values(**opened))
 
 
 def _asked(request: ClipRequested | ClipOutcome) -> dict[str, object]:

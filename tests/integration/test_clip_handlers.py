@@ -292,6 +292,24 @@ async def test_two_workers_on_one_request_conclude_it_once(desk: Desk) -> None:
     assert other.events == one.events
 
 
+async def test_a_request_is_seen_from_the_moment_it_is_worked_on(desk: Desk) -> None:
+    work = await desk.work(waited_ms=0)
+    waiting = await cut_clip(request(), work=work, clipper=desk.clipper)
+    new = await desk.clipper.clips.find("clip-1")
+    await desk.ask(request())
+    ended = await desk.clipper.clips.find("clip-1")
+    await cut_clip(request(), work=await desk.work(waited_ms=0), clipper=desk.clipper)
+    asked_again = await desk.clipper.clips.find("clip-1")
+
+    assert isinstance(waiting, Later)
+    assert new is not None
+    assert ended is not None
+    assert asked_again is not None
+    assert [row.status for row in (new, ended, asked_again)] == ["requested", "not_available", "requested"]
+    assert {row.requested_ms for row in (new, ended, asked_again)} == {work.waiting_since_ms}
+    assert asked_again.result == ended.result
+
+
 async def test_who_asked_hears_that_a_clip_was_given_up(desk: Desk) -> None:
     outcome = await give_up_clip(request(), reason="the store was away for a day", clipper=desk.clipper)
     await desk.commit(outcome)
