@@ -180,6 +180,7 @@ async def _travel(client: SpoolClient, footage: Footage, clock: SystemClock) -> 
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+        await _look(client, request.clip_id, progress)  # the end may have come between two looks
     return Journey(events, time.monotonic() - began_s)
 
 
@@ -202,10 +203,14 @@ async def _wait_until_indexed(client: SpoolClient, announced: list[str]) -> None
 async def _watch(client: SpoolClient, clip_id: str, progress: Progress) -> None:
     """Show how much of the clip is written, until cancelled."""
     while True:
-        with suppress(NotFound):  # the request is not taken up yet
-            clip = await client.clip(clip_id)
-            progress(clip["progressMs"], clip["endTimestampInMs"] - clip["startTimestampInMs"])
+        await _look(client, clip_id, progress)
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _look(client: SpoolClient, clip_id: str, progress: Progress) -> None:
+    with suppress(NotFound):  # the request is not taken up yet
+        clip = await client.clip(clip_id)
+        progress(clip["progressMs"], clip["endTimestampInMs"] - clip["startTimestampInMs"])
 
 
 async def _events_until_answer(client: SpoolClient, subjects: frozenset[str]) -> tuple[JsonObject, ...]:
