@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from shared.kernel.errors import Refused
 from spool.camera import Camera, FfmpegFailed, extend, frame_hashes, frame_numbers, record
 from spool.picture import Luma, Scene, read_frame_number
+from tests.children import children_of
 
 SMALL = Camera(width=320, height=180)
 START_MS = 1_700_000_000_000
@@ -133,16 +133,10 @@ async def test_a_recording_into_nowhere_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_recording_leaves_no_ffmpeg(tmp_path: Path) -> None:
+    before = children_of()
+
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await record(tmp_path / "clip.mp4", start_ms=START_MS, duration_ms=3_600_000, camera=SMALL)
 
-    assert not has_children()
-
-
-def has_children() -> bool:
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return False
-    return True
+    assert children_of() <= before

@@ -18,6 +18,7 @@ from shared.media.commands import output_pipe
 from shared.media.diagnosis import diagnose
 from shared.media.ffmpeg import STDERR_TAIL_BYTES, Ffmpeg, Limits, Report
 from shared.observability.media_metrics import FfmpegMetrics
+from tests.children import children_of
 
 MIB = 1024 * 1024
 BINARY = Path(imageio_ffmpeg.get_ffmpeg_exe())
@@ -62,11 +63,6 @@ def ffmpeg() -> Ffmpeg:
     return Ffmpeg(BINARY)
 
 
-def children(pid: int) -> set[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return {int(child) for task in tasks for child in task.read_text().split()}
-
-
 async def gone(pid: int) -> None:
     """Return when a process has ended: a descriptor of it becomes readable then."""
     try:
@@ -84,7 +80,7 @@ async def gone(pid: int) -> None:
 
 async def start_endless(ffmpeg: Ffmpeg) -> tuple[asyncio.Task[object], int]:
     """Start an ffmpeg that does not end by itself, and return it when it runs."""
-    before = children(os.getpid())
+    before = children_of(os.getpid())
     running = asyncio.Event()
 
     def report(_: Report) -> None:
@@ -94,7 +90,7 @@ async def start_endless(ffmpeg: Ffmpeg) -> tuple[asyncio.Task[object], int]:
         ffmpeg.run("test", ENDLESS, limits=ROOMY, on_report=report)
     )
     await running.wait()
-    pid = max(children(os.getpid()) - before)
+    pid = max(children_of(os.getpid()) - before)
     return task, pid
 
 
@@ -183,12 +179,12 @@ async def test_complaints_are_kept_to_their_tail(ffmpeg: Ffmpeg) -> None:
 
 
 async def test_what_a_sink_refuses_ends_it(ffmpeg: Ffmpeg) -> None:
-    before = children(os.getpid())
+    before = children_of(os.getpid())
     endless = (*ENDLESS[:4], "-f", "rawvideo", output_pipe(0))
     with pytest.raises(Corrupt, match="enough"):
         await ffmpeg.run("test", endless, limits=ROOMY, sinks=(Refusing(),))
 
-    assert children(os.getpid()) == before
+    assert children_of(os.getpid()) == before
 
 
 async def test_cancelling_leaves_no_process(ffmpeg: Ffmpeg) -> None:
@@ -197,7 +193,7 @@ async def test_cancelling_leaves_no_process(ffmpeg: Ffmpeg) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert pid not in children(os.getpid())
+    assert pid not in children_of(os.getpid())
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -207,7 +203,7 @@ async def test_a_killed_parent_takes_its_ffmpeg_along() -> None:
     )
     assert parent.stdout is not None  # asked for
     said = await parent.stdout.readline()
-    (pid,) = children(parent.pid)
+    (pid,) = children_of(parent.pid)
     parent.kill()
     await gone(pid)
 

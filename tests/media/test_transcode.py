@@ -19,6 +19,7 @@ from shared.media.survey import describe
 from shared.media.transcode import MAX_CUTS, Transcoded, transcode
 from shared.storage.local import FileStorage
 from spool.camera import Camera, Recording, frame_hashes, frame_numbers, record
+from tests.children import children_of
 from tests.media.conftest import SMALL
 from tests.media.studio import FixedClock, Studio, beep_onsets_ms, frames_between, sound
 
@@ -304,6 +305,7 @@ async def test_cancelling_leaves_neither_file_nor_process(
     source = studio.add((await foreign.get(LARGE, ".mkv")).path)
     out = tmp_path / "out"
     out.mkdir()
+    before = children_of()
     started = asyncio.Event()
 
     async def make() -> None:
@@ -322,7 +324,7 @@ async def test_cancelling_leaves_neither_file_nor_process(
 
     assert len(during) == 1
     assert list(out.iterdir()) == []
-    assert not [line for line in Path("/proc/self/task").glob("*/children") if line.read_text().strip()]
+    assert children_of() <= before
 
 
 async def test_cuts_are_bounded(studio: Studio, tmp_path: Path) -> None:
