@@ -28,12 +28,6 @@ class TimeRange:
     def contains(self, other: TimeRange) -> bool:
         return self.start_ms <= other.start_ms and other.end_ms <= self.end_ms
 
-    def intersection(self, other: TimeRange) -> TimeRange | None:
-        """Return what both ranges have in common, or None."""
-        start_ms = max(self.start_ms, other.start_ms)
-        end_ms = min(self.end_ms, other.end_ms)
-        return TimeRange(start_ms, end_ms) if start_ms < end_ms else None
-
     def __str__(self) -> str:
         return f"{iso_utc(self.start_ms)}/{iso_utc(self.end_ms)}"
 

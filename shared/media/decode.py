@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from shared.kernel.errors import Corrupt
@@ -24,14 +23,6 @@ GROUP_LIMITS = Limits(cpu_s=60, memory_bytes=DECODE_MEMORY_BYTES, file_bytes=NO_
 WHOLE_LIMITS = Limits(cpu_s=1800, memory_bytes=DECODE_MEMORY_BYTES, file_bytes=NO_FILE_BYTES, wall_s=1800)
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedCounts:
-    """What came out of the decoders, as a player shows it: edit lists are honoured."""
-
-    video_frames: int
-    audio_samples: int  # per channel, at the rate of the track
-
-
 async def decode_h264(ffmpeg: Ffmpeg, annexb: bytes, *, limits: Limits = GROUP_LIMITS) -> int:
     """Decode H.264 in Annex B form and return the number of frames.
 
@@ -46,17 +37,6 @@ async def decode_h264(ffmpeg: Ffmpeg, annexb: bytes, *, limits: Limits = GROUP_L
     if ended.frames == 0:
         raise Corrupt(f"{what} gave no frame")
     return ended.frames
-
-
-async def decode_file(ffmpeg: Ffmpeg, path: Path, *, limits: Limits = WHOLE_LIMITS) -> DecodedCounts:
-    """Decode a whole local MP4 and return what it holds. Raises Corrupt and Transient as `decode_h264`."""
-    counts = {"video": 0, "audio": 0}
-
-    def count(entry: Entry) -> None:
-        counts[entry.stream.kind] += 1 if entry.stream.kind == "video" else entry.duration
-
-    await decode_each(ffmpeg, path, count, limits=limits)
-    return DecodedCounts(video_frames=counts["video"], audio_samples=counts["audio"])
 
 
 async def decode_each(

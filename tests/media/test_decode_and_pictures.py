@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from shared.kernel.errors import Corrupt, Refused
-from shared.media.decode import DecodedCounts, decode_file, decode_h264
+from shared.media.decode import decode_h264
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.pictures import render
 from shared.media.port import Picture
 from spool.camera import SAMPLE_RATE_HZ, read_frame_number
 from tests.media.conftest import SECONDS, SMALL, Library
+from tests.media.decoded import DecodedCounts, decode_file
 
 BINARY = imageio_ffmpeg.get_ffmpeg_exe()
 FRAMES = SECONDS * int(SMALL.frame_rate)

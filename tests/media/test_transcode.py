@@ -13,7 +13,6 @@ import imageio_ffmpeg
 import pytest
 
 from shared.kernel.errors import Refused, Unavailable
-from shared.media.decode import DecodedCounts, decode_file
 from shared.media.port import Cut, SourceBroken
 from shared.media.survey import describe
 from shared.media.transcode import MAX_CUTS, Transcoded, transcode
@@ -21,6 +20,7 @@ from shared.storage.local import FileStorage
 from spool.camera import Camera, Recording, frame_hashes, frame_numbers, record
 from tests.children import children_of
 from tests.media.conftest import SMALL
+from tests.media.decoded import DecodedCounts, decode_file
 from tests.media.studio import FixedClock, Studio, beep_onsets_ms, frames_between, sound
 
 DURATION_MS = 8000
