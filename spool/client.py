@@ -170,6 +170,10 @@ class SpoolClient:
     async def one_work(self, work_id: str) -> JsonObject:
         return await self._json("GET", f"/api/v1/work/{_segment(work_id)}")
 
+    async def cancel_work(self, work_id: str) -> JsonObject:
+        """Ask for a piece of work to be stopped for good."""
+        return await self._json("POST", f"/api/v1/work/{_segment(work_id)}/cancel")
+
     async def dead_letters(self, filters: Parameters) -> JsonObject:
         """Return `{deadLetters: […], nextPageToken}`."""
         return await self._json("GET", "/api/v1/dead-letters", filters)
@@ -180,15 +184,6 @@ class SpoolClient:
     async def replay(self, letter_id: str) -> JsonObject:
         """Ask for a dead letter to be worked again."""
         return await self._json("POST", f"/api/v1/dead-letters/{_segment(letter_id)}/replay")
-
-    async def download(self, path: str, into: Path) -> int:
-        """Stream a body into the file `into`, which must not exist, and return its size in bytes."""
-        size_bytes = 0
-        async with self._response("GET", path, {}) as response:
-            with into.open("xb") as file:
-                async for chunk in self._bytes(response):
-                    size_bytes += file.write(chunk)
-        return size_bytes
 
     async def _bytes(self, response: httpx.Response) -> AsyncIterator[bytes]:
         try:

@@ -112,7 +112,7 @@ class Process:
         platform = self._platform
         return [
             event_router(platform.database, platform.clock, told=platform.relay.wake, ended=self._draining),
-            work_router(platform.database),
+            work_router(platform.database, changed=self._wake),
             dead_letter_router(platform.database, replayed=self._wake),
             lending_router(platform.storage, platform.clock, signing_key=lending.signing_key),
         ]

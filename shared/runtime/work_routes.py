@@ -12,7 +12,7 @@ from shared.database.engine import Database
 from shared.database.tables import State
 from shared.events.fields import Wire
 from shared.inbox.dead_letters import list_dead_letters, replay, show_dead_letter
-from shared.inbox.listing import WorkFilter, WorkRow, list_work, show_work
+from shared.inbox.listing import WorkFilter, WorkRow, cancel_work, list_work, show_work
 from shared.kernel.timeline import iso_utc
 from shared.runtime.errors import ERROR_ANSWERS
 from shared.runtime.paging import page_position, page_token
@@ -53,6 +53,13 @@ class WorkPage(Wire):
     next_page_token: str | None
 
 
+class Cancelled(Wire):
+    """Whoever does the work stops within seconds; it ends as a dead letter."""
+
+    id: int
+    cancel_requested: Literal[True] = True
+
+
 class DeadLetterPage(Wire):
     """Some dead letters, the newest first."""
 
@@ -75,8 +82,8 @@ class Replayed(Wire):
     state: Literal["ready"] = "ready"
 
 
-def work_router(database: Database) -> APIRouter:
-    """Build the routes below `/api/v1/work`."""
+def work_router(database: Database, *, changed: Callable[[], None]) -> APIRouter:
+    """Build the routes below `/api/v1/work`. `changed` wakes the workers."""
     router = APIRouter(prefix="/api/v1/work", tags=["work"], responses=ERROR_ANSWERS)
 
     @router.get("")
@@ -106,6 +113,13 @@ def work_router(database: Database) -> APIRouter:
         """Tell everything about one piece of work."""
         async with database.read() as connection:
             return _work(await show_work(connection, work_id))
+
+    @router.post("/{work_id}/cancel", status_code=202)
+    async def cancel_one_work(work_id: Id) -> Cancelled:
+        """Stop a piece of work for good; it leaves nothing behind, and can be replayed."""
+        await cancel_work(database, work_id)
+        changed()
+        return Cancelled(id=work_id)
 
     return router
 

@@ -21,11 +21,15 @@ COLUMNS = {
 }
 
 
+WorkId = Annotated[str, typer.Argument(metavar="WORK", help="The id in the list.", show_default=False)]
+
+
 def build_app() -> typer.Typer:
     """Return the group `spool work`."""
-    app = typer.Typer(name="work", help="List pieces of work, and see where one is.")
+    app = typer.Typer(name="work", help="List pieces of work, see where one is, stop one.")
     app.command("list")(list_work)
     app.command("show")(show_work)
+    app.command("cancel")(cancel_work)
     return app
 
 
@@ -55,7 +59,7 @@ def list_work(
 
 
 def show_work(
-    work_id: Annotated[str, typer.Argument(metavar="WORK", help="The id in the list.", show_default=False)],
+    work_id: WorkId,
     as_json: AsJson = False,
     url: Url = None,
     data: Data = None,
@@ -63,3 +67,11 @@ def show_work(
     """Show one piece of work."""
     work = ask(url, data, lambda client: client.one_work(work_id))
     return print_json(work) if as_json else print_sheet(work)
+
+
+def cancel_work(work_id: WorkId, as_json: AsJson = False, url: Url = None, data: Data = None) -> None:
+    """Stop a piece of work for good, within seconds; it ends as a dead letter and leaves nothing behind."""
+    answer = ask(url, data, lambda client: client.cancel_work(work_id))
+    if as_json:
+        return print_json(answer)
+    return typer.echo(f"work {work_id} is being stopped; see 'spool work show {work_id}'")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from shared.events.clip import ClipAvailable, ClipRequested
+from shared.events.clip import ClipAvailable, ClipFailed, ClipRequested
 from shared.events.envelope import wrap
 from spool.camera import Recording
 from tests.e2e.running_spool import (
@@ -373,3 +373,20 @@ async def test_the_first_start_makes_a_key_that_only_its_owner_can_read(spool: R
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text().strip() == spool.running.api_key
     assert spool.running.key_is_new
+
+
+async def test_work_that_a_person_cancels_ends_and_who_asked_hears_of_it(spool: RunningSpool) -> None:
+    # Nothing was recorded there: the request waits a moment for sources that may just be arriving.
+    await spool.post_clip("unwanted", "nowhere", START_MS, START_MS + 1_000)
+    page = await spool.until("/api/v1/work", lambda page: bool(page["work"]), subject="unwanted")
+    [work] = page["work"]
+
+    answer = await spool.http.post(f"/api/v1/work/{work['id']}/cancel")
+    [told] = await spool.ears.answers("unwanted")
+    ended = await spool.get(f"/api/v1/work/{work['id']}")
+    again = await spool.http.post(f"/api/v1/work/{work['id']}/cancel")
+
+    assert answer.status_code == 202
+    assert (told.type, told.data["reason"]) == (ClipFailed.type, "cancelled by a person")
+    assert (ended["state"], ended["outcome"]) == ("dead", "cancelled")
+    assert again.status_code == 409

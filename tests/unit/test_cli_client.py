@@ -176,17 +176,6 @@ async def test_following_continues_after_the_last_event_when_the_server_went_awa
     assert len(gaps) == 1
 
 
-async def test_a_download_never_replaces_a_file(tmp_path: Path) -> None:
-    there = tmp_path / "clip.mp4"
-    there.write_bytes(b"mine")
-
-    async with _client(lambda _request: httpx.Response(200, content=b"theirs")) as client:
-        with pytest.raises(FileExistsError):
-            await client.download("/api/v1/clips/x/media", there)
-
-    assert there.read_bytes() == b"mine"
-
-
 def test_the_running_spool_is_found_by_its_data_directory(tmp_path: Path) -> None:
     (tmp_path / "running.json").write_text('{"url": "http://127.0.0.1:4711"}')
     (tmp_path / "api-key").write_text("kept-key-of-this-directory\n")
