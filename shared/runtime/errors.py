@@ -74,7 +74,8 @@ async def _answer_spool_error(_request: Request, error: Exception) -> JSONRespon
             return error_answer(422, "invalid_event", str(error), details)
         case Refused():
             details = (ErrorDetail(field=error.field, message=error.message),) if error.field else ()
-            return error_answer(422, "refused", str(error), details)
+            said = f"{error.field}: {error}" if error.field else str(error)
+            return error_answer(422, "refused", said, details)
         case NotFound():
             return error_answer(404, "not_found", str(error))
         case Conflict():

@@ -102,6 +102,8 @@ class Settings(Environment):
     @field_validator("bus")
     @classmethod
     def _bus_is_known(cls, address: str) -> str:
+        if address.startswith("local:") and address != "local:":
+            raise ValueError("local: takes nothing behind it; SPOOL_DATA_DIRECTORY says where it is")
         return _complete(address, ("local", "amqp", "amqps"))
 
     @field_validator("storage")
@@ -117,7 +119,7 @@ class Settings(Environment):
     @property
     def embedded(self) -> bool:
         """Whether something of this process lives in the data directory, which it then owns alone."""
-        return self.bus.startswith("local:") or self.embedded_database
+        return self.bus == "local:" or self.embedded_database
 
     @property
     def embedded_database(self) -> bool:

@@ -171,7 +171,7 @@ async def test_the_routes_are_described(client: httpx.AsyncClient) -> None:
     ("name", "answered", "message", "fields"),
     [
         ("unreadable", (422, "invalid_event"), "id: is bad; data.clipId: is worse", ["id", "data.clipId"]),
-        ("refused", (422, "refused"), "must be later", ["endTimestampInMs"]),
+        ("refused", (422, "refused"), "endTimestampInMs: must be later", ["endTimestampInMs"]),
         ("refused-whole", (422, "refused"), "no", []),
         ("corrupt", (422, "refused"), "is broken", []),
         ("not-found", (404, "not_found"), "no clip a", []),

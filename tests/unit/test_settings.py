@@ -46,7 +46,6 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     ("bus", "database", "embedded"),
     [
         ("local:", "postgresql://db/spool", True),
-        ("local:elsewhere", "postgresql://db/spool", True),
         ("amqp://mq/", "sqlite:///spool.db", True),
         ("amqp://mq/", None, True),
         ("amqps://mq/", "postgresql://db/spool", False),
@@ -64,6 +63,7 @@ def test_a_process_owns_its_directory_when_something_of_it_lives_there(
         (Settings, "SPOOL_BUS", "", "local:, amqp:, amqps:"),
         (Settings, "SPOOL_BUS", "kafka://a", "local:, amqp:, amqps:"),
         (Settings, "SPOOL_BUS", "local", "local:, amqp:, amqps:"),
+        (Settings, "SPOOL_BUS", "local:elsewhere", "SPOOL_DATA_DIRECTORY"),
         (Settings, "SPOOL_BUS", "amqp://", "names no host"),
         (Settings, "SPOOL_BUS", "amqp://mq:none/", "is not an address"),
         (Settings, "SPOOL_STORAGE", "/var/media", "file:, s3:"),
