@@ -97,7 +97,8 @@ def main() -> None:
     print(report)
     if not options.no_report:
         REPORTS.mkdir(parents=True, exist_ok=True)
-        (REPORTS / f"{datetime.now(UTC):%Y-%m-%d}-kill.md").write_text(report)
+        name = "kill" if options.part == "all" else f"kill-{options.part}"
+        (REPORTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.md").write_text(report)
     sys.exit(1 if findings.wrong else 0)
 
 

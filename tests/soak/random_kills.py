@@ -62,6 +62,9 @@ async def kill_at_random(installation: Installation, nursery: Nursery, *, clips:
     workers = 1 if isinstance(installation.stranger, LocalStranger) else 2
     numbers = Numbers(clips, workers)
     fleet = Fleet(installation, nursery, numbers)
+    # What was done here before is none of this run's.
+    await installation.stranger.listen()
+    installation.stranger.heard.clear()
     installation.asked.clear()
     for stored in [stored.key async for stored in installation.storage.walk("clips/")]:
         await installation.storage.delete(stored)
@@ -165,8 +168,8 @@ async def _until_swept(installation: Installation, numbers: Numbers) -> None:
 
 
 async def _count_attempts(installation: Installation, numbers: Numbers) -> None:
-    requests = select(func.max(inbox.c.attempt)).where(inbox.c.type == "clip_requested")
-    again = inbox.c.type == "clip_requested", inbox.c.attempt > 1
+    ours = inbox.c.subject.in_([request.subject for request in installation.asked])
     async with installation.database.read() as connection:
-        numbers.most_attempts = (await connection.execute(requests)).scalar_one()
-    numbers.taken_up_again = await installation.count(inbox, *again)
+        most = select(func.max(inbox.c.attempt)).where(ours)
+        numbers.most_attempts = (await connection.execute(most)).scalar_one()
+    numbers.taken_up_again = await installation.count(inbox, ours, inbox.c.attempt > 1)
