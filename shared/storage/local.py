@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
+from shared.database.cancellation import to_the_end
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Unavailable
 from shared.observability.metrics import BYTES_READ
-from shared.storage.cancellation import to_the_end
 from shared.storage.doors import admit_expiry, admit_key, admit_options, admit_range
 from shared.storage.drafts import Drafts
 from shared.storage.folder import Folder, etag

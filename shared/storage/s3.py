@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
+from shared.database.cancellation import to_the_end
 from shared.kernel.errors import NotFound, Unavailable
 from shared.kernel.keys import check_key
 from shared.observability.metrics import BYTES_READ
-from shared.storage.cancellation import to_the_end
 from shared.storage.doors import SHA256_NAME, admit_expiry, admit_key, admit_options, admit_range
 from shared.storage.multipart import UploadJournal, abort_abandoned
 from shared.storage.port import StoredObject, UnfinishedUpload, WriteOptions, Writer

@@ -8,8 +8,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from shared.database.cancellation import to_the_end
 from shared.kernel.errors import Permanent, Refused, SpoolError
-from shared.storage.cancellation import to_the_end
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import WriteOptions
 from shared.storage.s3_bucket import Bucket

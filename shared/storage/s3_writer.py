@@ -19,9 +19,9 @@ import secrets
 import zlib
 from typing import TYPE_CHECKING
 
+from shared.database.cancellation import to_the_end
 from shared.kernel.errors import Bug, Conflict, Corrupt, NotFound, SpoolError, Unavailable
 from shared.observability.metrics import BYTES_WRITTEN
-from shared.storage.cancellation import to_the_end
 from shared.storage.doors import SHA256_NAME, UPLOAD_NAME
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import StoredObject, WriteOptions

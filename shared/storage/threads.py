@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from shared.storage.cancellation import to_the_end
+from shared.database.cancellation import to_the_end
 from shared.storage.folder import told
 
 T = TypeVar("T")

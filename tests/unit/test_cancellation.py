@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.storage.cancellation import to_the_end
+from shared.database.cancellation import to_the_end
 
 
 async def test_what_was_begun_ends_before_the_cancellation_is_felt() -> None:
