@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from shared.database.cancellation import to_the_end
 from shared.database.engine import OutcomeUnknown, Unit
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Transient, Unavailable
@@ -117,7 +118,7 @@ class SqliteDatabase:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """See `Database.read`. All statements of one `read` see the same moment."""
         try:
-            async with self._reading.connect() as connection:
+            async with _connected(self._reading) as connection:
                 yield connection
         except (DBAPIError, PoolTimeout) as error:
             raise _translated(error) from error
@@ -133,7 +134,7 @@ class SqliteDatabase:
         """Shorten the file by up to `pages` free pages. VACUUM would stop all writers meanwhile."""
         try:
             # The writer's own connection, between two of its transactions.
-            async with self._writing.connect() as connection:
+            async with _connected(self._writing) as connection:
                 driver = await _driver(connection)
                 # It frees one page per step, and `execute` makes one step only of what has no columns.
                 await driver.executescript(f"PRAGMA incremental_vacuum({int(pages)})")
@@ -243,6 +244,16 @@ async def _run(connection: AsyncConnection, waiting: _Waiting) -> object:
         return _Failed(Transient("a write was cancelled from within"))
     error = task.exception()
     return _Failed(_translated(error)) if error is not None else task.result()
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Lend a connection. A caller that is cancelled while it is being opened waits until it is given back.
+
+    Cut off in the middle, SQLAlchemy and aiosqlite both forget it, and its file stays open.
+    """
+    async with AsyncExitStack() as stack:
+        yield await to_the_end(stack.enter_async_context(engine.connect()))
 
 
 async def _driver(connection: AsyncConnection) -> aiosqlite.Connection:

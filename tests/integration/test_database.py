@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import importlib.util
+import os
 import pkgutil
 from collections.abc import AsyncIterator
 from functools import partial
@@ -379,3 +381,28 @@ async def test_space_that_was_freed_is_given_back(database: Database) -> None:
 
     assert after_a_slice == large - 100
     assert await pages() <= small + 1
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_a_read_that_is_cancelled_anywhere_leaves_no_file_open(empty_url: str) -> None:
+    async def read(database: Database) -> None:
+        async with database.read() as connection:
+            await connection.execute(select(tick))
+
+    await migrate(empty_url)
+    for turns in range(40):
+        database = await open_database(empty_url, clock=SystemClock())
+        reading = asyncio.create_task(read(database))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait({reading})
+        await database.close()
+        gc.collect()
+
+        assert not [file for file in open_files() if file.endswith("spool.db")]
+
+
+def open_files() -> list[str]:
+    """Return what this process has open. A file may be closed between the two looks."""
+    return [os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()]
