@@ -22,11 +22,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.clipper.domain.clip_outcome import Status
 from services.clipper.domain.clip_plan import SourceSpan
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.inserting import insert_into
 from shared.database.tables import RowId, metadata
 from shared.events.clip import ClipOutcome, ClipRequested
@@ -141,7 +140,7 @@ class Sources:
     def remember(self, source: SourceAvailable) -> Write:
         """Return the write that puts a source into the index; announced again, it is corrected."""
 
-        async def write(connection: AsyncConnection) -> None:
+        async def write(connection: Connection) -> None:
             values = {
                 "start_ms": source.start_timestamp_in_ms,
                 "end_ms": source.end_timestamp_in_ms,
@@ -189,7 +188,7 @@ class Clips:
         again. Raises Conflict when the id names another camera or range.
         """
 
-        async def write(connection: AsyncConnection) -> ClipRow:
+        async def write(connection: Connection) -> ClipRow:
             now_ms = self._clock.now_ms()
             seen = await find_clip(connection, request.clip_id)
             if seen and not seen.asks_for(request):
@@ -206,7 +205,7 @@ class Clips:
     async def take_up(self, request: ClipRequested, *, requested_ms: int) -> ClipRow:
         """Let everyone see that a request which came by the bus is worked on, and return its row."""
 
-        async def write(connection: AsyncConnection) -> ClipRow:
+        async def write(connection: Connection) -> ClipRow:
             seen = await find_clip(connection, request.clip_id)
             if seen and not seen.asks_for(request):
                 raise WorldMoved("the id was given to another request in the meantime")
@@ -226,7 +225,7 @@ class Clips:
             .values(status=WORKING, progress_ms=progress_ms, updated_ms=self._clock.now_ms())
         )
 
-        async def write(connection: AsyncConnection) -> None:
+        async def write(connection: Connection) -> None:
             await connection.execute(change)
 
         await self._database.write(write)
@@ -234,7 +233,7 @@ class Clips:
     def conclude(self, outcome: ClipOutcome, status: Status, *, seen: ClipRow | None) -> Write:
         """Return the write that records how a request ended, if nobody else has since it was `seen`."""
 
-        async def write(connection: AsyncConnection) -> None:
+        async def write(connection: Connection) -> None:
             now_ms = self._clock.now_ms()
             ended: dict[str, object] = {
                 "status": status,
@@ -281,12 +280,12 @@ async def reported_progress(clips: Clips, clip_id: str) -> AsyncIterator[Progres
             await reporter
 
 
-async def find_clip(connection: AsyncConnection, clip_id: str) -> ClipRow | None:
+async def find_clip(connection: Connection, clip_id: str) -> ClipRow | None:
     row = (await connection.execute(select(clip_table).where(clip_table.c.clip_id == clip_id))).first()
     return _clip_row(row) if row else None
 
 
-async def _existing_clip(connection: AsyncConnection, clip_id: str) -> ClipRow:
+async def _existing_clip(connection: Connection, clip_id: str) -> ClipRow:
     row = await find_clip(connection, clip_id)
     if row is None:
         raise Bug(f"the clip {clip_id} was written a moment ago and is not there")
@@ -294,7 +293,7 @@ async def _existing_clip(connection: AsyncConnection, clip_id: str) -> ClipRow:
 
 
 async def _open(
-    connection: AsyncConnection,
+    connection: Connection,
     request: ClipRequested,
     seen: ClipRow | None,
     *,
@@ -323,14 +322,14 @@ def _asked(request: ClipRequested | ClipOutcome) -> dict[str, object]:
     }
 
 
-async def _insert_clip(connection: AsyncConnection, values: dict[str, object]) -> None:
+async def _insert_clip(connection: Connection, values: dict[str, object]) -> None:
     insertion = insert_into(connection, clip_table).values(**values)
     inserted = await connection.execute(insertion.on_conflict_do_nothing(index_elements=["clip_id"]))
     if inserted.rowcount != 1:
         raise WorldMoved("the clip was asked for by somebody else in the meantime")
 
 
-async def _conclude_clip(connection: AsyncConnection, seen: ClipRow, ended: dict[str, object]) -> None:
+async def _conclude_clip(connection: Connection, seen: ClipRow, ended: dict[str, object]) -> None:
     change = (
         update(clip_table)
         .where(clip_table.c.clip_id == seen.clip_id, clip_table.c.revision == seen.revision)

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple, overload
 
-from sqlalchemy import ColumnElement
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, CursorResult, Dialect, Executable
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from shared.kernel.errors import Transient
 
 T = TypeVar("T")
+Columns = TypeVarTuple("Columns")
 
-Unit = Callable[[AsyncConnection], Awaitable[T]]
+# Of one row, or of one row each.
+Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+class Connection(Protocol):
+    """What a unit or a reader speaks to: SQLAlchemy's words, whatever thread or driver is behind."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    @overload
+    async def execute(  # type: ignore[overload-overlap]  # as SQLAlchemy declares it: the narrower one is first
+        self, statement: TypedReturnsRows[*Columns], parameters: Parameters | None = None, /
+    ) -> CursorResult[*Columns]: ...
+
+    @overload
+    async def execute(
+        self, statement: Executable, parameters: Parameters | None = None, /
+    ) -> CursorResult[Any]: ...
+
+    async def execute(
+        self, statement: Executable, parameters: Parameters | None = None, /
+    ) -> CursorResult[Any]:
+        """Execute a statement once, or once for each row of parameters."""
+        ...
+
+
+Unit = Callable[[Connection], Awaitable[T]]
 
 
 class OutcomeUnknown(Transient):
@@ -39,7 +67,7 @@ class Database(Protocol):
         """
         ...
 
-    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def read(self) -> AbstractAsyncContextManager[Connection]:
         """Lend a connection that reads what is committed and cannot write. Raises Unavailable."""
         ...
 

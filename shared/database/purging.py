@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sqlalchemy import Select, Table, delete
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 
 SLICE_ROWS = 500
 
@@ -14,7 +13,7 @@ async def drop_rows(database: Database, table: Table, old: Select[tuple[int]]) -
     """Delete the rows of `table` whose ids `old` selects; return how many. Raises Unavailable."""
     chosen = old.limit(SLICE_ROWS)
 
-    async def unit(connection: AsyncConnection) -> int:
+    async def unit(connection: Connection) -> int:
         return (await connection.execute(delete(table).where(table.c.id.in_(chosen)))).rowcount
 
     dropped = 0

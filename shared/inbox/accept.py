@@ -10,11 +10,10 @@ from typing import Any
 import structlog
 from sqlalchemy import Insert, literal_column
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.message import Delivery, Subscription
 from shared.bus.port import Bus
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.inserting import insert_into
 from shared.database.tables import State, inbox
 from shared.events.registry import Received, Unreadable, read_event
@@ -171,7 +170,7 @@ class Entrance:
         alive = [each.values for each in prepared if each.received is not None]
         dead = [each.values for each in prepared if each.received is None]
 
-        async def unit(connection: AsyncConnection) -> tuple[list[ClaimedRow], int]:
+        async def unit(connection: Connection) -> tuple[list[ClaimedRow], int]:
             rows: list[ClaimedRow] = []
             buried = 0
             if alive:
@@ -193,7 +192,7 @@ class Entrance:
                 )
         return rows
 
-    def _living(self, connection: AsyncConnection) -> Insert:
+    def _living(self, connection: Connection) -> Insert:
         now = self._database.now_sql()
         claimed: dict[str, Any] = {"attempt": 0, "token": 0}
         if not self._route.ordered:
@@ -212,7 +211,7 @@ class Entrance:
             .returning(*CLAIMED_COLUMNS)
         )
 
-    def _dead(self, connection: AsyncConnection) -> Insert:
+    def _dead(self, connection: Connection) -> Insert:
         now = self._database.now_sql()
         return (
             insert_into(connection, inbox)

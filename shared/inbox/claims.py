@@ -13,9 +13,8 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Select, Update, and_, exists, not_, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.tables import inbox
 from shared.inbox.outcome import LeaseLost
 from shared.inbox.row import CLAIMED_COLUMNS, READY, WORKING, ClaimedRow, claimed_row
@@ -145,7 +144,7 @@ class Claims:
         """Claim the oldest rows that are ready, or whose lease has run out. Raises Unavailable."""
         deadline_ms = self.deadline_ms()
 
-        async def unit(connection: AsyncConnection) -> list[ClaimedRow]:
+        async def unit(connection: Connection) -> list[ClaimedRow]:
             now = self._database.now_sql()
             claimable = _ordered_heads(consumer, now) if ordered else _any_ready(consumer, now)
             statement = self._claiming(claimable.limit(at_most), now)
@@ -188,7 +187,7 @@ class Claims:
             return
         deadline_ms = self.deadline_ms()
 
-        async def unit(connection: AsyncConnection) -> dict[int, bool]:
+        async def unit(connection: Connection) -> dict[int, bool]:
             pairs = tuple_(inbox.c.id, inbox.c.token).in_([claim.owner for claim in held])
             statement = (
                 update(inbox)
@@ -224,7 +223,7 @@ async def release_all_claims(database: Database) -> int:
     counted, so that work which kills its process runs out of them.
     """
 
-    async def unit(connection: AsyncConnection) -> int:
+    async def unit(connection: Connection) -> int:
         released = await connection.execute(
             update(inbox)
             .where(inbox.c.state == WORKING)

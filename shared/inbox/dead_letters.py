@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.tables import State, inbox
 from shared.inbox.listing import WorkFilter, WorkRow, list_work, show_work
 from shared.inbox.row import DEAD, READY
@@ -24,7 +23,7 @@ class DeadLetter:
 
 
 async def list_dead_letters(
-    connection: AsyncConnection,
+    connection: Connection,
     *,
     consumer: str | None = None,
     event_type: str | None = None,
@@ -36,7 +35,7 @@ async def list_dead_letters(
     return await list_work(connection, wanted, at_most=at_most)
 
 
-async def show_dead_letter(connection: AsyncConnection, letter_id: int) -> DeadLetter:
+async def show_dead_letter(connection: Connection, letter_id: int) -> DeadLetter:
     """Return one dead letter. Raises NotFound when there is none, or it is alive."""
     work = await show_work(connection, letter_id)
     if work.state is not State.DEAD:
@@ -52,7 +51,7 @@ async def replay(database: Database, letter_id: int) -> None:
     Raises NotFound, Conflict when it is not dead.
     """
 
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         revived = await connection.execute(
             update(inbox)
             .where(inbox.c.id == letter_id, inbox.c.state == DEAD)

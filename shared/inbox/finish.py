@@ -9,9 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy import case, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database, OutcomeUnknown, Unit
+from shared.database.engine import Connection, Database, OutcomeUnknown, Unit
 from shared.database.tables import State, inbox, inbox_wake
 from shared.events.envelope import Event, Kind, announce
 from shared.inbox.claims import Claim, is_held
@@ -28,7 +27,7 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
 # `shared.outbox.writing.append`, handed in: inbox and outbox are neighbours and do not know each other.
-Append = Callable[[AsyncConnection, Sequence[tuple[Event, bool]], int], Awaitable[None]]
+Append = Callable[[Connection, Sequence[tuple[Event, bool]], int], Awaitable[None]]
 
 
 class Finisher:
@@ -47,7 +46,7 @@ class Finisher:
     async def done(self, claim: Claim, outcome: Done, *, traceparent: str | None) -> None:
         """Commit what happened. Raises LeaseLost, WorldMoved, Unavailable, or what a write raises."""
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await self._fence(
                 connection,
                 claim,
@@ -75,7 +74,7 @@ class Finisher:
     ) -> None:
         """Keep it with its body and the reason, and commit what whoever asked should hear."""
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await self._fence(
                 connection,
                 claim,
@@ -94,7 +93,7 @@ class Finisher:
         """Let it sleep until the time or a wake. One that came since the claim makes it ready at once."""
         woken = inbox.c.wake_count != claim.row.wake_count
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await self._register(connection, claim, outcome)
             await self._fence(
                 connection,
@@ -115,7 +114,7 @@ class Finisher:
     async def again(self, claim: Claim, *, delay_ms: int, reason: str, digest: str | None = None) -> None:
         """Try again after a failure. The attempt stays counted, and the row keeps its place in its lane."""
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             now = self._database.now_sql()
             await self._fence(
                 connection,
@@ -133,20 +132,20 @@ class Finisher:
     async def release(self, claim: Claim) -> None:
         """Give the claim back as if it had not been taken: ready now, the attempt not counted."""
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await self._fence(
                 connection, claim, state=READY, attempt=inbox.c.attempt - 1, lease_until_ms=None, worker=None
             )
 
         await self._conclude(claim, unit)
 
-    async def _fence(self, connection: AsyncConnection, claim: Claim, **values: object) -> None:
+    async def _fence(self, connection: Connection, claim: Claim, **values: object) -> None:
         fenced = await connection.execute(update(inbox).where(is_held(*claim.owner)).values(**values))
         if fenced.rowcount != 1:
             raise LeaseLost
 
     async def _tell(
-        self, connection: AsyncConnection, claim: Claim, outcome: Done, traceparent: str | None
+        self, connection: Connection, claim: Claim, outcome: Done, traceparent: str | None
     ) -> None:
         if claim.may_have_keys:
             await connection.execute(delete(inbox_wake).where(inbox_wake.c.inbox_id == claim.row.id))
@@ -165,7 +164,7 @@ class Finisher:
         await self._append(connection, events, now_ms)
 
     @staticmethod
-    async def _register(connection: AsyncConnection, claim: Claim, outcome: Later) -> None:
+    async def _register(connection: Connection, claim: Claim, outcome: Later) -> None:
         """Register late what the handler did not register before it looked; harmless where it did."""
         if outcome.wake_keys:
             row_id, token = claim.owner

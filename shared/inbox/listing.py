@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.purging import drop_rows
 from shared.database.tables import State, inbox
 from shared.inbox.row import DONE, READY, WORKING
@@ -58,7 +57,7 @@ class WorkFilter:
 _COLUMNS = [inbox.c[field.name] for field in fields(WorkRow)]
 
 
-async def list_work(connection: AsyncConnection, wanted: WorkFilter, *, at_most: int = 50) -> list[WorkRow]:
+async def list_work(connection: Connection, wanted: WorkFilter, *, at_most: int = 50) -> list[WorkRow]:
     """Return work, the newest first."""
     rows = select(*_COLUMNS).order_by(inbox.c.id.desc()).limit(min(at_most, MAX_ROWS))
     if wanted.consumer is not None:
@@ -74,7 +73,7 @@ async def list_work(connection: AsyncConnection, wanted: WorkFilter, *, at_most:
     return [_work_row(row) for row in await connection.execute(rows)]
 
 
-async def show_work(connection: AsyncConnection, work_id: int) -> WorkRow:
+async def show_work(connection: Connection, work_id: int) -> WorkRow:
     """Return one piece of work. Raises NotFound."""
     row = (await connection.execute(select(*_COLUMNS).where(inbox.c.id == work_id))).first()
     if row is None:
@@ -88,7 +87,7 @@ async def cancel_work(database: Database, work_id: int) -> None:
     Raises NotFound, Conflict when it has ended.
     """
 
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         row = (
             await connection.execute(select(inbox.c.state).where(inbox.c.id == work_id).with_for_update())
         ).first()

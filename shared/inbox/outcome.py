@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from shared.database.engine import Connection
 from shared.events.envelope import EventData
 from shared.kernel.errors import Transient
 
-Write = Callable[[AsyncConnection], Awaitable[None]]
+Write = Callable[[Connection], Awaitable[None]]
 
 
 class WorldMoved(Transient):

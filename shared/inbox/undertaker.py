@@ -12,11 +12,10 @@ from typing import Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.message import Delivery, Subscription
 from shared.bus.port import Bus
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.inserting import insert_into
 from shared.database.tables import State, inbox
 from shared.events.registry import Unreadable, read_event
@@ -58,7 +57,7 @@ class Undertaker:
     async def _keep(self, deliveries: Sequence[Delivery]) -> None:
         rows = [self._row(delivery) for delivery in deliveries]
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             now = self._database.now_sql()
             for row in rows:
                 insertion = insert_into(connection, inbox).values(received_ms=now, done_ms=now, **row)

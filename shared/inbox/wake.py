@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import and_, case, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.engine import Connection
 from shared.database.inserting import insert_into
 from shared.database.tables import inbox, inbox_wake
 from shared.inbox.outcome import LeaseLost
 from shared.inbox.row import READY, WORKING
 
 
-async def wake(connection: AsyncConnection, *keys: str) -> None:
+async def wake(connection: Connection, *keys: str) -> None:
     """Make the work that waits for one of `keys` ready when this transaction commits.
 
     Work that is being done notes it as well: should it end as Later, it is done again at once.
@@ -33,7 +33,7 @@ async def wake(connection: AsyncConnection, *keys: str) -> None:
     )
 
 
-async def register(connection: AsyncConnection, *, row_id: int, token: int, keys: Sequence[str]) -> None:
+async def register(connection: Connection, *, row_id: int, token: int, keys: Sequence[str]) -> None:
     """Register keys for work that is claimed under a token. Raises LeaseLost."""
     wanted = sorted(set(keys))
     await _take_turns(connection, wanted, function="pg_advisory_xact_lock_shared")
@@ -51,7 +51,7 @@ async def register(connection: AsyncConnection, *, row_id: int, token: int, keys
         )
 
 
-async def _take_turns(connection: AsyncConnection, keys: Sequence[str], *, function: str) -> None:
+async def _take_turns(connection: Connection, keys: Sequence[str], *, function: str) -> None:
     """Let registering wait for a waking transaction on the same key, and the other way round.
 
     Otherwise, on PostgreSQL, a transaction that brings something could wake (nobody there yet), the work

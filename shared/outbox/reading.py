@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.purging import drop_rows
 from shared.database.tables import outbox, outbox_subject
 from shared.kernel.errors import Conflict, NotFound
@@ -37,7 +36,7 @@ class Told:
 _COLUMNS = [outbox.c[name] for name in Told.__dataclass_fields__]
 
 
-async def read_after(connection: AsyncConnection, after_id: int, *, limit: int = MAX_ROWS) -> list[Told]:
+async def read_after(connection: Connection, after_id: int, *, limit: int = MAX_ROWS) -> list[Told]:
     """Return the events written after row `after_id`, oldest first.
 
     On PostgreSQL ids are given before the commit: a reader that follows closely can pass by a row whose
@@ -47,14 +46,14 @@ async def read_after(connection: AsyncConnection, after_id: int, *, limit: int =
     return [_told(row) for row in await connection.execute(rows)]
 
 
-async def last_id(connection: AsyncConnection) -> int:
+async def last_id(connection: Connection) -> int:
     """Return the id of the newest row, 0 when there is none: where following starts."""
     newest = select(outbox.c.id).order_by(outbox.c.id.desc()).limit(1)
     found: int | None = (await connection.execute(newest)).scalar()
     return found or 0
 
 
-async def list_refused(connection: AsyncConnection, *, after_id: int = 0, limit: int = 50) -> list[Told]:
+async def list_refused(connection: Connection, *, after_id: int = 0, limit: int = 50) -> list[Told]:
     """Return the dead letters of the outbox: what no transport would take."""
     rows = (
         select(*_COLUMNS)
@@ -71,7 +70,7 @@ async def send_again(database: Database, row_id: int) -> None:
     Raises NotFound, Conflict when it was not refused.
     """
 
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         one = select(outbox.c.subject, outbox.c.sequence, outbox.c.refused).where(outbox.c.id == row_id)
         row = (await connection.execute(one)).first()
         if row is None:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, case, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from shared.bus.message import Message
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import CONTENT_TYPE
 
@@ -61,7 +60,7 @@ class Subjects:
     async def claim(self) -> list[Turn]:
         """Claim subjects with unsent events, the longest untouched first. Raises Unavailable."""
 
-        async def unit(connection: AsyncConnection) -> list[Turn]:
+        async def unit(connection: Connection) -> list[Turn]:
             claimed = (await connection.execute(self._claiming())).all()
             if not claimed:
                 return []
@@ -112,14 +111,14 @@ class Subjects:
         back only while it is ours. `pause_ms(attempts)` says how long a subject that failed is left alone.
         """
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await self._mark(connection, turns)
             for turn in sorted(turns, key=lambda turn: turn.subject):
                 await self._give_back(connection, turn, pause_ms)
 
         await self._database.write(unit)
 
-    async def _mark(self, connection: AsyncConnection, turns: Sequence[Turn]) -> None:
+    async def _mark(self, connection: Connection, turns: Sequence[Turn]) -> None:
         sent = [event.id for turn in turns for event in turn.sent]
         if sent:
             marked = update(outbox).where(outbox.c.id.in_(sent), outbox.c.sent_ms.is_(None))
@@ -128,9 +127,7 @@ class Subjects:
             for event, reason in turn.refused:
                 await connection.execute(update(outbox).where(outbox.c.id == event.id).values(refused=reason))
 
-    async def _give_back(
-        self, connection: AsyncConnection, turn: Turn, pause_ms: Callable[[int], int]
-    ) -> None:
+    async def _give_back(self, connection: Connection, turn: Turn, pause_ms: Callable[[int], int]) -> None:
         now = self._database.now_sql()
         ours = outbox_subject.c.relay == self._relay
         attempts = turn.attempts + 1 if turn.failed else 0
@@ -157,7 +154,7 @@ async def release_all_subjects(database: Database) -> None:
 
 
 async def _release(database: Database, held: ColumnElement[bool]) -> None:
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         await connection.execute(update(outbox_subject).where(held).values(relay=None, lease_until_ms=0))
 
     await database.write(unit)
@@ -166,7 +163,7 @@ async def _release(database: Database, held: ColumnElement[bool]) -> None:
 _subject = outbox_subject.alias("s")
 
 
-async def _unsent(connection: AsyncConnection, subjects: Iterable[str]) -> dict[str, list[Unsent]]:
+async def _unsent(connection: Connection, subjects: Iterable[str]) -> dict[str, list[Unsent]]:
     """Read the oldest unsent events of each subject: one more than a turn takes, to see whether more wait."""
     place = func.row_number().over(partition_by=outbox.c.subject, order_by=outbox.c.sequence)
     numbered = (

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.database.engine import Connection
 from shared.database.inserting import insert_into
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import Event, EventData, Kind, wrap
@@ -15,14 +15,14 @@ from shared.kernel.clock import Clock
 from shared.kernel.ids import new_id
 from shared.observability.tracing import next_hop
 
-Write = Callable[[AsyncConnection], Awaitable[None]]
+Write = Callable[[Connection], Awaitable[None]]
 
 # A CloudEvents `sequence` is compared as text; this many digits last for every subject.
 # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md
 SEQUENCE_DIGITS = 12
 
 
-async def append(connection: AsyncConnection, events: Sequence[tuple[Event, bool]], now_ms: int) -> None:
+async def append(connection: Connection, events: Sequence[tuple[Event, bool]], now_ms: int) -> None:
     """Append events, each with whether somebody has to hear it. Their order per subject is kept.
 
     The subjects' rows are written first, in one order for everybody: whoever writes to a subject next waits
@@ -53,7 +53,7 @@ async def append(connection: AsyncConnection, events: Sequence[tuple[Event, bool
     await connection.execute(insert(outbox), rows)
 
 
-async def _reserve(connection: AsyncConnection, counts: Counter[str]) -> dict[str, tuple[int, int]]:
+async def _reserve(connection: Connection, counts: Counter[str]) -> dict[str, tuple[int, int]]:
     """Return for each subject its last sequence after this transaction, and how many of them are ours."""
     statement = insert_into(connection, outbox_subject)
     reserve = statement.on_conflict_do_update(
@@ -82,7 +82,7 @@ class Outbox:
     def command(self, data: EventData, *, traceparent: str | None = None) -> Write:
         """Return the write that asks for something, as a new event: asked twice, it is done twice."""
 
-        async def write(connection: AsyncConnection) -> None:
+        async def write(connection: Connection) -> None:
             now_ms = self._clock.now_ms()
             event = wrap(
                 data,

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.events.envelope import Event, Kind
 from shared.events.fields import Wire
 from shared.events.registry import read_posted
@@ -65,7 +64,7 @@ def event_router(
             extra = {"subject": received.data.subject, "traceparent": next_hop(event.traceparent)}
             event = event.model_copy(update=extra)
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await append(connection, [(event, received.data.kind is Kind.COMMAND)], clock.now_ms())
 
         await database.write(unit)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.tables import tick
 from shared.kernel.errors import SpoolError
 
@@ -58,7 +57,7 @@ async def _run_tick(each: Tick, database: Database, worker: str) -> None:
 async def _claim(database: Database, task: str, due_ms: int, worker: str) -> bool:
     """Take the tick unless somebody has taken this one or a later one."""
 
-    async def unit(connection: AsyncConnection) -> bool:
+    async def unit(connection: Connection) -> bool:
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         first = dialect.insert(tick).values(task=task, due_ms=due_ms, worker=worker)
         if (await connection.execute(first.on_conflict_do_nothing(index_elements=["task"]))).rowcount == 1:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import and_, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.tables import State, inbox
 from shared.database.tables import upload as upload_table
 from shared.storage.port import Storage, UnfinishedUpload
@@ -64,7 +63,7 @@ class UploadJournal:
             "parts": 0,
         }
 
-        async def unit(connection: AsyncConnection) -> int:
+        async def unit(connection: Connection) -> int:
             inserted = await connection.execute(insert(upload_table).values(row).returning(upload_table.c.id))
             row_id: int = inserted.scalar_one()
             return row_id
@@ -82,7 +81,7 @@ class UploadJournal:
     async def forget(self, row_id: int) -> None:
         """Remove the row of an upload that has ended, either way."""
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await connection.execute(delete(upload_table).where(upload_table.c.id == row_id))
 
         await self._database.write(unit)
@@ -133,7 +132,7 @@ class UploadJournal:
         return await self._database.now_ms()
 
     async def _set(self, row_id: int, **values: object) -> None:
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await connection.execute(update(upload_table).where(upload_table.c.id == row_id).values(values))
 
         await self._database.write(unit)

@@ -16,10 +16,9 @@ from typing import Any
 import httpx
 from sqlalchemy import ColumnElement, Table, delete, func, not_, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.clipper.store import REQUESTED, WORKING, clip_table, source_table
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.opening import open_database
 from shared.database.tables import State, inbox, outbox, outbox_subject
 from shared.events.clip import ClipRequested
@@ -178,7 +177,7 @@ class Installation:
         if not self.keeps_claims:
             return  # whoever starts next releases them all
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             earlier = inbox.c.lease_until_ms - A_LEASE_AND_MORE_MS
             await connection.execute(
                 update(inbox).where(inbox.c.state == State.WORKING).values(lease_until_ms=earlier)
@@ -191,7 +190,7 @@ class Installation:
     async def forget_the_dead(self) -> int:
         """Remove all dead letters, and return how many there were."""
 
-        async def unit(connection: AsyncConnection) -> int:
+        async def unit(connection: Connection) -> int:
             return (await connection.execute(delete(inbox).where(inbox.c.state == State.DEAD))).rowcount
 
         return await self.database.write(unit)

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
 from sqlalchemy import ColumnElement
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.message import Delivery, Message, Subscription
 from shared.bus.port import Bus, Capabilities, Health
-from shared.database.engine import Database, Unit
+from shared.database.engine import Connection, Database, Unit
 from shared.kernel.checkpoint import Step
 from shared.media.port import ClipFile, Cut, Media, MediaInfo, Picture, Progress
 from shared.runtime.wiring import Seams
@@ -122,7 +121,7 @@ class WatchedDatabase:
         return self._port.dialect
 
     async def write(self, unit: Unit[T], *, urgent: bool = False) -> T:
-        async def watched(connection: AsyncConnection) -> T:
+        async def watched(connection: Connection) -> T:
             result = await unit(connection)
             self._watch.moment("database.write uncommitted")
             return result
@@ -130,7 +129,7 @@ class WatchedDatabase:
         return await self._watch.around("database.write", self._port.write(watched, urgent=urgent))
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncIterator[Connection]:
         self._watch.moment("database.read before")
         async with self._port.read() as connection:
             yield connection

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.kernel.errors import Refused
 from spool.migrations import check_migrated, migrate
 
@@ -21,7 +20,7 @@ async def test_a_database_without_tables_is_refused_with_what_to_run(empty_url: 
 
 
 async def test_tables_of_a_newer_version_are_fine(database: Database, database_url: str) -> None:
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         await connection.execute(text("UPDATE alembic_version SET version_num = 'of_tomorrow'"))
 
     await database.write(unit)

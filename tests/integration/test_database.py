@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, make_url, select, text
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import services
 from shared.database import postgresql, sqlite
-from shared.database.engine import Database, OutcomeUnknown
+from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.opening import open_database, sqlite_path
 from shared.database.tables import metadata, tick
 from shared.kernel.errors import Refused, SpoolError, Transient, Unavailable
@@ -42,7 +43,7 @@ def engine_of(url: str) -> AsyncEngine:
     return postgresql.engine(url, connections=1)
 
 
-def definitions(connection: Connection) -> dict[str, str]:
+def definitions(connection: SyncConnection) -> dict[str, str]:
     """Tables (SQLite) and indexes (both) as the database itself writes them."""
     if connection.dialect.name == "sqlite":
         query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
@@ -55,7 +56,7 @@ def definitions(connection: Connection) -> dict[str, str]:
 async def test_the_migrations_make_the_tables_that_the_code_declares(database_url: str) -> None:
     declare_all_tables()
 
-    def differences(connection: Connection) -> list[Any]:
+    def differences(connection: SyncConnection) -> list[Any]:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         return list(compare_metadata(context, metadata))
 
@@ -96,7 +97,7 @@ async def test_containers_that_start_together_migrate_once(empty_url: str) -> No
             group.create_task(migrate(empty_url))
 
 
-async def put(connection: AsyncConnection, task: str, due_ms: int = 1) -> None:
+async def put(connection: Connection, task: str, due_ms: int = 1) -> None:
     await connection.execute(tick.insert().values(task=task, due_ms=due_ms))
 
 
@@ -106,11 +107,11 @@ async def tasks(database: Database) -> list[str]:
 
 
 async def test_a_unit_that_raises_is_undone_and_its_neighbours_are_not(database: Database) -> None:
-    async def good(connection: AsyncConnection, name: str) -> str:
+    async def good(connection: Connection, name: str) -> str:
         await put(connection, name)
         return name
 
-    async def bad(connection: AsyncConnection) -> None:
+    async def bad(connection: Connection) -> None:
         await put(connection, "bad")
         raise LookupError("not this one")
 
@@ -146,7 +147,7 @@ async def test_a_reader_cannot_write(database: Database) -> None:
 async def test_units_that_read_and_then_write_lose_no_update(database: Database) -> None:
     await database.write(lambda connection: put(connection, "count", 0))
 
-    async def increase(connection: AsyncConnection) -> None:
+    async def increase(connection: Connection) -> None:
         count = (await connection.execute(select(tick.c.due_ms).with_for_update())).scalar_one()
         await connection.execute(tick.update().values(due_ms=count + 1))
 
@@ -163,7 +164,7 @@ async def test_units_that_lock_each_other_are_run_again(database: Database) -> N
     both_hold_one = asyncio.Barrier(2)
     met: set[str] = set()
 
-    async def crossing(connection: AsyncConnection, first: str, second: str) -> None:
+    async def crossing(connection: Connection, first: str, second: str) -> None:
         await connection.execute(tick.update().where(tick.c.task == first).values(due_ms=tick.c.due_ms + 1))
         if database.dialect == "postgresql" and first not in met:
             met.add(first)
@@ -184,11 +185,11 @@ async def test_an_urgent_write_waits_behind_nobody(database: Database) -> None:
     order: list[str] = []
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow(_connection: AsyncConnection) -> None:
+    async def slow(_connection: Connection) -> None:
         started.set()
         await go_on.wait()
 
-    async def note(_connection: AsyncConnection, name: str) -> None:
+    async def note(_connection: Connection, name: str) -> None:
         order.append(name)
 
     running = [asyncio.create_task(database.write(slow)) for _ in range(8)]
@@ -207,7 +208,7 @@ async def test_an_urgent_write_waits_behind_nobody(database: Database) -> None:
 async def test_the_clock_is_the_same_in_a_statement_and_alone(database: Database) -> None:
     before_ms = await database.now_ms()
 
-    async def stamp(connection: AsyncConnection) -> None:
+    async def stamp(connection: Connection) -> None:
         await connection.execute(tick.insert().values(task="now", due_ms=database.now_sql()))
 
     await database.write(stamp)
@@ -260,7 +261,7 @@ async def cut_wire(database_url: str) -> AsyncIterator[AsyncEngine]:
 async def test_a_lost_connection_is_unavailable_and_the_next_unit_works(
     database: Database, cut_wire: AsyncEngine
 ) -> None:
-    async def cut(connection: AsyncConnection) -> None:
+    async def cut(connection: Connection) -> None:
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
         async with cut_wire.connect() as other:
             await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
@@ -279,7 +280,7 @@ async def test_a_connection_lost_before_commit_leaves_the_outcome_unknown(
 ) -> None:
     runs = 0
 
-    async def cut_last(connection: AsyncConnection) -> None:
+    async def cut_last(connection: Connection) -> None:
         nonlocal runs
         runs += 1
         await put(connection, "perhaps")
@@ -320,11 +321,11 @@ async def test_a_wrong_login_is_unavailable(empty_url: str) -> None:
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 async def test_a_full_disk_fails_its_unit_and_not_the_others(database: Database, tmp_path: Path) -> None:
-    async def limit(connection: AsyncConnection) -> None:
-        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
-        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 10}")
+    async def limit(connection: Connection) -> None:
+        pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
+        await connection.execute(text(f"PRAGMA max_page_count = {pages + 10}"))
 
-    async def huge(connection: AsyncConnection) -> None:
+    async def huge(connection: Connection) -> None:
         await connection.execute(tick.insert().values(task="huge", due_ms=1, worker="x" * 1_000_000))
 
     await database.write(limit)
@@ -340,7 +341,7 @@ async def test_a_full_disk_fails_its_unit_and_not_the_others(database: Database,
 
 
 async def test_a_unit_that_is_cancelled_within_a_statement_harms_nobody_else(database: Database) -> None:
-    async def cancelled(connection: AsyncConnection) -> None:
+    async def cancelled(connection: Connection) -> None:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
@@ -362,13 +363,13 @@ async def test_a_unit_that_is_cancelled_within_a_statement_harms_nobody_else(dat
 async def test_space_that_was_freed_is_given_back(database: Database) -> None:
     async def pages() -> int:
         async with database.read() as connection:
-            count: int = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+            count: int = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
             return count
 
-    async def fill(connection: AsyncConnection) -> None:
+    async def fill(connection: Connection) -> None:
         await connection.execute(tick.insert().values(task="huge", due_ms=1, worker="x" * 1_000_000))
 
-    async def empty(connection: AsyncConnection) -> None:
+    async def empty(connection: Connection) -> None:
         await connection.execute(tick.delete())
 
     small = await pages()

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.message import Delivery
-from shared.database.engine import Database, OutcomeUnknown
+from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.tables import State, inbox, tick
 from shared.events.clip import ClipFailed, ClipNotAvailable, ClipRequested
 from shared.events.envelope import wrap
@@ -61,10 +60,10 @@ def answer(data: ClipRequested) -> ClipNotAvailable:
     )
 
 
-def note(task: str) -> Callable[[AsyncConnection], Awaitable[None]]:
+def note(task: str) -> Callable[[Connection], Awaitable[None]]:
     """Return a write that can be made only once: its key is unique."""
 
-    async def write(connection: AsyncConnection) -> None:
+    async def write(connection: Connection) -> None:
         await connection.execute(tick.insert().values(task=task, due_ms=1))
 
     return write
@@ -400,7 +399,7 @@ async def test_a_write_that_finds_the_world_moved_undoes_all_and_the_work_is_don
 ) -> None:
     runs = 0
 
-    async def moved(connection: AsyncConnection) -> None:
+    async def moved(connection: Connection) -> None:
         raise WorldMoved
 
     async def handler(data: ClipRequested, *, work: Work) -> Done:
@@ -461,7 +460,7 @@ async def accept_only(database: Database, route: Route, *messages_of: ClipReques
         for number, data in enumerate(messages_of)
     ]
 
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         await connection.execute(inbox.insert(), rows)
 
     await database.write(unit)
@@ -471,7 +470,7 @@ async def accept_only(database: Database, route: Route, *messages_of: ClipReques
 async def expired(database: Database) -> None:
     """Let every lease be over, as if its worker had died."""
 
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         await connection.execute(update(inbox).values(lease_until_ms=1).where(inbox.c.state == State.WORKING))
 
     await database.write(unit)
@@ -776,7 +775,7 @@ async def test_registering_waits_for_what_is_just_being_brought(database: Databa
     (claim,) = await claims_of(database).take(queue, ordered=False, at_most=1)
     woken, commit = asyncio.Event(), asyncio.Event()
 
-    async def bring(connection: AsyncConnection) -> None:
+    async def bring(connection: Connection) -> None:
         await note("source")(connection)
         await wake(connection, "gate")  # nobody has registered yet
         woken.set()

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.message import Message
 from shared.bus.port import Capabilities, TooLarge, Unroutable
-from shared.database.engine import Database, OutcomeUnknown
+from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import Event, announce
 from shared.kernel.checkpoint import Step
@@ -81,7 +80,7 @@ def event(subject: str, number: int = 0) -> Event:
 
 
 async def write(database: Database, *events: Event, mandatory: bool = False) -> None:
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         await append(connection, [(each, mandatory) for each in events], CLOCK.now_ms())
 
     await database.write(unit)
@@ -137,7 +136,7 @@ async def test_each_subject_has_a_sequence_without_gaps_whoever_writes(database:
 
 
 async def test_a_transaction_that_is_undone_leaves_no_gap(database: Database) -> None:
-    async def undone(connection: AsyncConnection) -> None:
+    async def undone(connection: Connection) -> None:
         await append(connection, [(event("gate", 1), False)], CLOCK.now_ms())
         raise LookupError
 
@@ -174,7 +173,7 @@ async def test_a_wake_before_the_commit_is_not_too_early(database: Database) -> 
     town, observer = Town(), Observer()
     relay = relay_of(database, town, checkpoint=observer, poll_s=60)
 
-    async def unit(connection: AsyncConnection) -> None:
+    async def unit(connection: Connection) -> None:
         await Outbox(CLOCK, source="/test", written=relay.wake).command(asked("a"))(connection)
         await asyncio.sleep(0.05)
 
@@ -364,7 +363,7 @@ async def test_what_was_published_but_not_marked_is_published_again_under_its_id
     assert await unsent(database) == 0
 
 
-async def _forget_marks(connection: AsyncConnection) -> None:
+async def _forget_marks(connection: Connection) -> None:
     await connection.execute(update(outbox).values(sent_ms=None))
     await connection.execute(update(outbox_subject).values(sent_sequence=0))
 

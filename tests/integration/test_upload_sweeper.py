@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.database.tables import State, inbox
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
@@ -39,7 +38,7 @@ class Place:
         """Take a new piece of work under token 1, with a lease that ends in `lease_ms`."""
         now_ms = await self.database.now_ms()
 
-        async def unit(connection: AsyncConnection) -> int:
+        async def unit(connection: Connection) -> int:
             row = {
                 "consumer": "clipper.clip_requested",
                 "source": "test",
@@ -62,7 +61,7 @@ class Place:
     async def take_over(self, claim: tuple[int, int]) -> tuple[int, int]:
         """Give the work to another worker."""
 
-        async def unit(connection: AsyncConnection) -> None:
+        async def unit(connection: Connection) -> None:
             await connection.execute(update(inbox).where(inbox.c.id == claim[0]).values(token=claim[1] + 1))
 
         await self.database.write(unit)

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.bus.local import LocalBus
 from shared.bus.message import Message
 from shared.bus.port import Bus
-from shared.database.engine import Database, Unit
+from shared.database.engine import Connection, Database, Unit
 from shared.database.tables import outbox
 from shared.events.clip import ClipRequested
 from shared.events.envelope import CONTENT_TYPE, wrap
@@ -50,7 +49,7 @@ class Weather:
         await self.after(urgent)
         return result
 
-    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def read(self) -> AbstractAsyncContextManager[Connection]:
         return self._database.read()
 
     def now_sql(self) -> ColumnElement[int]:
