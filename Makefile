@@ -77,7 +77,7 @@ reference: $(INSTALLED) ## write docs/reference from the code; a test fails when
 
 lock: $(INSTALLED) ## resolve pyproject.toml and .ci/servers.in anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links \
-		--custom-compile-command 'make lock' --extra dev $(LOCK_OPTIONS) pyproject.toml -o requirements.lock
+		--custom-compile-command 'make lock' --extra dev --extra otel $(LOCK_OPTIONS) pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links \
 		--custom-compile-command 'make lock' $(LOCK_OPTIONS) .ci/servers.in -o .ci/servers.lock
 
