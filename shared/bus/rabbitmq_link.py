@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from aio_pika import RobustConnection
+from aio_pika.abc import UnderlayConnection
 from aio_pika.connection import make_url
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from yarl import URL
 
+from shared.kernel.addresses import each_host
 from shared.kernel.errors import Refused, Unavailable
 
 ANSWER_S = 10.0  # the broker answers any call within this, also while a cluster elects a leader
 CLOSE_S = 5.0  # a connection that cannot say goodbye is dropped
 RECONNECT_S = 1.0  # between two attempts, so a broker that restarts is used again at once
 HEARTBEAT_S = 15  # a peer that vanished without a word is noticed after three of these
+ADDRESS_HINT = "amqp://user:password@host/, or amqp://user:password@one,two,three/ for a cluster"
 
 
 @asynccontextmanager
@@ -41,24 +44,68 @@ async def answering(what: str, *, within_s: float = ANSWER_S) -> AsyncIterator[N
         raise Unavailable(f"RabbitMQ went away before it could {what}") from error
 
 
+class ClusterConnection(RobustConnection):
+    """A connection to any one of a cluster's nodes: each attempt goes to the next address, in turn."""
+
+    def __init__(self, addresses: Sequence[URL], *, name: str) -> None:
+        """Connect to none of them yet."""
+        self._addresses = tuple(addresses)
+        self._attempts = 0
+        super().__init__(self._addresses[0], client_properties={"connection_name": name})
+        self._attempts = 0  # setting it up is no attempt
+
+    @property
+    def transport(self) -> UnderlayConnection | None:
+        """What carries the connection now."""
+        return self._transport
+
+    @transport.setter
+    def transport(self, transport: UnderlayConnection | None) -> None:
+        # aio-pika takes the old one away just before each attempt, and then reads `url`. It has no other
+        # moment at which the address of the next attempt could be chosen.
+        self._transport = transport
+        if transport is None:
+            self.url = self._addresses[self._attempts % len(self._addresses)]
+            self._attempts += 1
+
+
 async def connect(url: str, *, name: str) -> RobustConnection:
     """Open a connection that from then on reconnects by itself. Raises Unavailable, Refused.
 
-    `url` is `amqp://` or `amqps://` with aio-pika's own query parameters for TLS.
+    `url` is `amqp://` or `amqps://` with aio-pika's own query parameters for TLS. It may name several hosts,
+    `amqp://user:password@one:5672,two:5672/`: the nodes of one cluster, each of which will do.
     """
-    try:
-        address = make_url(url, reconnect_interval=RECONNECT_S)
-    except ValueError:
-        raise Refused("the address of the bus is no URL", hint="amqp://user:password@host/") from None
-    if "heartbeat" not in address.query:
-        address = address.update_query(heartbeat=HEARTBEAT_S)
-    connection = RobustConnection(address, client_properties={"connection_name": name})
+    addresses = [_with_heartbeat(address) for address in _addresses_of(url)]
+    # At the start each one is tried once, and then it is an error that somebody sees.
+    for start, address in enumerate(addresses):
+        try:
+            return await _open(addresses[start:] + addresses[:start], name=name)
+        except Unavailable:
+            if address is addresses[-1]:
+                raise
+    raise Refused("the address of the bus names no host", hint=ADDRESS_HINT)
+
+
+async def _open(addresses: Sequence[URL], *, name: str) -> RobustConnection:
+    connection = ClusterConnection(addresses, name=name)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(disconnect, connection)
-        async with answering(f"take a connection at {_origin(address)}"):
+        async with answering(f"take a connection at {_origin(addresses[0])}"):
             await connection.connect(timeout=ANSWER_S)
         undo.pop_all()
     return connection
+
+
+def _addresses_of(url: str) -> list[URL]:
+    """Return one address for each host of the list."""
+    try:
+        return [make_url(address, reconnect_interval=RECONNECT_S) for address in each_host(url)]
+    except ValueError:
+        raise Refused("the address of the bus is no URL", hint=ADDRESS_HINT) from None
+
+
+def _with_heartbeat(address: URL) -> URL:
+    return address if "heartbeat" in address.query else address.update_query(heartbeat=HEARTBEAT_S)
 
 
 async def disconnect(connection: RobustConnection) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.kernel.addresses import each_host
 from shared.kernel.errors import Refused
 
 PREFIX = "SPOOL_"
@@ -47,7 +48,11 @@ class Settings(Environment):
     """What configures a process. Three addresses decide the rest: bus, storage and database."""
 
     bus: Annotated[str, Field(examples=["amqp://user:password@rabbitmq:5672/", "local:"])] = "local:"
-    """Where events come from and go to: `local:`, or `amqp://…` (RabbitMQ; `amqps://` for TLS)."""
+    """Where events come from and go to: `local:`, or `amqp://…` (RabbitMQ; `amqps://` for TLS).
+
+    The nodes of a RabbitMQ cluster are named with commas, `amqp://user:password@one:5672,two:5672/`: when
+    one goes away, Spool connects to the next.
+    """
     storage: Annotated[
         str | None, Field(examples=["s3://bucket/prefix?region=eu-central-1", "file:///var/lib/spool/media"])
     ] = None
@@ -104,7 +109,9 @@ class Settings(Environment):
     def _bus_is_known(cls, address: str) -> str:
         if address.startswith("local:") and address != "local:":
             raise ValueError("local: takes nothing behind it; SPOOL_DATA_DIRECTORY says where it is")
-        return _complete(address, ("local", "amqp", "amqps"))
+        for one in each_host(address):
+            _complete(one, ("local", "amqp", "amqps"))
+        return address
 
     @field_validator("storage")
     @classmethod

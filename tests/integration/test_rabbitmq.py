@@ -193,6 +193,35 @@ async def test_a_bus_is_closed_in_time_while_the_broker_is_away(bus: RabbitBus, 
     assert not bus.health().connected
 
 
+async def test_a_bus_that_knows_several_nodes_goes_to_the_next_one(
+    amqp_url: str, proxy: TcpProxy, asked: Subscription
+) -> None:
+    broker = urlsplit(amqp_url)
+    async with open_proxy(broker.hostname or "", broker.port or 5672) as other:
+        nodes = f"127.0.0.1:1,127.0.0.1:{proxy.port},127.0.0.1:{other.port}"
+        credentials = broker.netloc.rpartition("@")[0]
+        bus = await RabbitBus.open(
+            broker._replace(netloc=f"{credentials}@{nodes}").geturl(), exchange=asked.service
+        )
+        await bus.declare([asked])
+        await proxy.refuse()
+        await disconnected(bus)
+        await reconnected(bus)
+        await bus.publish([command("by the third")])
+        by_the_third = await receive_one(bus, asked)
+        await bus.acknowledge([by_the_third])
+        await proxy.accept()
+        await other.refuse()
+        await disconnected(bus)
+        await reconnected(bus)
+        await bus.publish([command("by the second")])
+        by_the_second = await receive_one(bus, asked)
+        await bus.close()
+
+    assert by_the_third.message_id == "by the third"
+    assert by_the_second.message_id == "by the second"
+
+
 async def test_a_strangers_bare_message_arrives(
     bus: RabbitBus, channel: AbstractChannel, asked: Subscription
 ) -> None:

@@ -66,6 +66,8 @@ def test_a_process_owns_its_directory_when_something_of_it_lives_there(
         (Settings, "SPOOL_BUS", "local:elsewhere", "SPOOL_DATA_DIRECTORY"),
         (Settings, "SPOOL_BUS", "amqp://", "names no host"),
         (Settings, "SPOOL_BUS", "amqp://mq:none/", "is not an address"),
+        (Settings, "SPOOL_BUS", "amqp://user:word@one,two:none/", "is not an address"),
+        (Settings, "SPOOL_BUS", "amqp://user:word@one,,three/", "names no host"),
         (Settings, "SPOOL_STORAGE", "/var/media", "file:, s3:"),
         (Settings, "SPOOL_STORAGE", "s3://", "names no bucket"),
         (Settings, "SPOOL_STORAGE", "file://", "names no path"),
