@@ -37,6 +37,18 @@ async def postgres_url() -> AsyncIterator[str]:
 
 
 @pytest.fixture
+def aws_url() -> str:
+    """Return the address of SNS and SQS at a MiniStack, with a prefix that only this test sees."""
+    return f"aws:?region=us-east-1&endpoint={_address('SPOOL_TEST_AWS')}&prefix=test-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def sqs_endpoint() -> str:
+    """Return the endpoint of an ElasticMQ: SQS alone, exact about time. Name queues uniquely."""
+    return _address("SPOOL_TEST_SQS")
+
+
+@pytest.fixture
 def s3_url() -> str:
     """Return the address of an empty prefix in a bucket that only this test sees."""
     bucket = urlsplit(_address("SPOOL_TEST_S3"))
