@@ -22,6 +22,7 @@ from services.clipper.settings import ClipperSettings
 from shared.events.envelope import EventData
 from shared.events.registry import TYPES
 from shared.settings.settings import Environment, Settings, load_settings
+from spool.reference_metrics import metrics_page
 from spool.serving import SERVICES, Running, serve
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
@@ -30,7 +31,12 @@ MADE_BY = "<!-- Made by `make reference`, from the code. Changes here are lost. 
 
 async def pages() -> dict[str, str]:
     """Return every page by its file name."""
-    return {"settings.md": settings_page(), "events.md": events_page(), "openapi.json": await openapi_page()}
+    return {
+        "settings.md": settings_page(),
+        "events.md": events_page(),
+        "metrics.md": metrics_page(MADE_BY),
+        "openapi.json": await openapi_page(),
+    }
 
 
 def settings_page() -> str:

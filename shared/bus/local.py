@@ -87,6 +87,7 @@ class LocalBus:
     def capabilities(self) -> Capabilities:
         """In memory nothing survives; in a file everything that was confirmed does."""
         return Capabilities(
+            system="local",
             max_body_bytes=MAX_BODY_BYTES,
             max_batch=MAX_BATCH,
             survives_restart=self._durable,
@@ -160,9 +161,10 @@ class LocalBus:
         """Say that it is connected for as long as the writer lives."""
         if self._writer.done() or self._closing:
             return Health(connected=False, consuming=False, reason="the local bus is closed")
+        held = sum(len(queue.taken) for queue in self._queues.values())
         if not self._receiving:
-            return Health(connected=True, consuming=False, reason="receiving has been stopped")
-        return Health(connected=True, consuming=True)
+            return Health(connected=True, consuming=False, reason="receiving has been stopped", held=held)
+        return Health(connected=True, consuming=True, held=held)
 
     async def close(self) -> None:
         """Finish what was begun, then close the file."""

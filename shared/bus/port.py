@@ -24,8 +24,12 @@ class TooLarge(Permanent):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a transport can and cannot promise."""
+    """What a transport is, and what it can and cannot promise.
 
+    `system` names it in metrics and traces, where one exists as OpenTelemetry does: `rabbitmq`, `aws_sqs`.
+    """
+
+    system: str
     max_body_bytes: int
     max_batch: int
     survives_restart: bool
@@ -39,6 +43,7 @@ class Health:
     connected: bool
     consuming: bool  # every subscription that was asked for is attached
     reason: str = ""  # why not, in words for an operator
+    held: int = 0  # deliveries taken, or sent ahead by the broker, and not yet acknowledged
 
 
 class Bus(Protocol):

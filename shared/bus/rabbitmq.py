@@ -79,6 +79,7 @@ class RabbitBus:
     def capabilities(self) -> Capabilities:
         """Shared by any number of processes, and it outlives all of them."""
         return Capabilities(
+            system="rabbitmq",
             max_body_bytes=MAX_BODY_BYTES,
             max_batch=MAX_BATCH,
             survives_restart=True,
@@ -130,11 +131,12 @@ class RabbitBus:
         if lost:
             reason = f"no connection to RabbitMQ for {' and '.join(lost)}"
             return Health(connected=False, consuming=False, reason=reason)
+        held = sum(consumer.held for consumer in self._consumers.values())
         if not self._is_receiving:
-            return Health(connected=True, consuming=False, reason="receiving has been stopped")
+            return Health(connected=True, consuming=False, reason="receiving has been stopped", held=held)
         idle = [name for name, consumer in self._consumers.items() if not consumer.is_consuming()]
         reason = f"not attached to {', '.join(idle)}" if idle else ""
-        return Health(connected=True, consuming=not idle, reason=reason)
+        return Health(connected=True, consuming=not idle, reason=reason, held=held)
 
     async def close(self) -> None:
         """Stop receiving and close both connections, in bounded time."""

@@ -60,6 +60,11 @@ class Consumer:
         self._turn = asyncio.Lock()  # one change of the consumer at a time
         self._tasks: set[asyncio.Task[None]] = set()  # changes that are under way
 
+    @property
+    def held(self) -> int:
+        """How many messages were sent to us that we have not acknowledged; those not yet taken as well."""
+        return len(self._unacknowledged)
+
     def is_consuming(self) -> bool:
         """Tell whether the subscription is served: a consumer let go because nobody asks is no fault."""
         return not self._stopped and not self._channel.is_closed

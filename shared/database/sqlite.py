@@ -27,6 +27,7 @@ from shared.database.cancellation import to_the_end
 from shared.database.engine import OutcomeUnknown, Unit
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Transient, Unavailable
+from shared.observability.metrics import DATABASE_WRITE_QUEUE
 
 T = TypeVar("T")
 
@@ -96,6 +97,7 @@ class SqliteDatabase:
         """Open or create the file. Raises Unavailable."""
         check_openable(path)
         database = cls(path, clock)
+        DATABASE_WRITE_QUEUE.set_function(lambda: len(database._ordinary) + len(database._urgent))
         database._writer = asyncio.create_task(database._write_for_ever(), name="sqlite writer")
         return database
 
@@ -146,6 +148,7 @@ class SqliteDatabase:
         self._arrived.set()
         if self._writer is not None:
             await asyncio.wait({self._writer})
+        DATABASE_WRITE_QUEUE.set_function(lambda: 0)
         await self._reading.dispose()
         await self._writing.dispose()
 

@@ -30,7 +30,7 @@ from shared.inbox.row import (
 )
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.errors import Transient
-from shared.observability.metrics import EVENTS_RECEIVED
+from shared.observability.metrics import Entering
 from shared.observability.tracing import trace_id
 
 log = structlog.get_logger()
@@ -77,6 +77,7 @@ class Entrance:
         self._database = database
         self._claims = claims
         self._checkpoint = checkpoint
+        self._counted = Entering.of(bus.capabilities.system, subscription.queue)
 
     async def accept(self, deliveries: Sequence[Delivery]) -> list[Accepted]:
         """Write the rows, commit, acknowledge. Return what is ours to do now: nothing where order matters.
@@ -89,6 +90,8 @@ class Entrance:
         deadline_ms = self._claims.deadline_ms()
         rows = await self._insert_all(prepared)
         self._checkpoint(Step.ACCEPTED)
+        for delivery in deliveries:
+            self._counted.size.observe(len(delivery.body))
         accepted = self._take_up(prepared, rows, deadline_ms)
         await self._acknowledge(deliveries)
         return accepted
@@ -181,7 +184,8 @@ class Entrance:
             return rows, buried
 
         rows, buried = await self._database.write(unit)
-        self._count(accepted=len(rows), dead=buried, duplicate=len(prepared) - len(rows) - buried)
+        known = len(prepared) - len(rows) - buried
+        self._counted.count(accepted=len(rows), duplicate=known, dead=buried)
         if buried:
             for values in dead:
                 log.warning(
@@ -219,10 +223,6 @@ class Entrance:
             .on_conflict_do_nothing(index_elements=_IDENTITY)
             .returning(inbox.c.id)
         )
-
-    def _count(self, **results: int) -> None:
-        for result, number in results.items():
-            EVENTS_RECEIVED.labels(self._queue, result).inc(number)
 
     def _take_up(
         self, prepared: Sequence[_Prepared], rows: Sequence[ClaimedRow], deadline_ms: int

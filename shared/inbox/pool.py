@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 import structlog
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
 from shared.bus.message import Delivery, Subscription
 from shared.bus.port import Bus
@@ -16,11 +16,11 @@ from shared.events.registry import Received
 from shared.inbox.accept import Entrance
 from shared.inbox.claims import Claim, Claims, Stop
 from shared.inbox.router import Route
-from shared.inbox.row import READY
+from shared.inbox.row import READY, WORKING
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Transient
-from shared.observability.metrics import INBOX_OLDEST_SECONDS, INBOX_READY
+from shared.observability.metrics import HANDS, INBOX_READY, INBOX_READY_AGE
 
 log = structlog.get_logger()
 
@@ -60,6 +60,7 @@ class Pool:
         self._entrance = Entrance(
             route, subscription, bus=bus, database=database, claims=claims, checkpoint=checkpoint
         )
+        HANDS.labels(subscription.queue).set(route.hands)
         self._hands: set[asyncio.Task[None]] = set()
         self._signal = asyncio.Event()  # look around now: a hand is free, rows are ready, or it is over
         self._look = True
@@ -97,23 +98,12 @@ class Pool:
 
     async def observe(self) -> None:
         """Tell the metrics how much waits. Raises Unavailable."""
-        now = self._database.now_sql()
-        ready = (
-            select(inbox.c.received_ms)
-            .where(
-                inbox.c.consumer == self._subscription.queue,
-                inbox.c.state.in_((READY,)),
-                or_(inbox.c.not_before_ms.is_(None), inbox.c.not_before_ms <= now),
-            )
-            .limit(COUNTED_ROWS)
-            .subquery()
-        )
-        counted = select(func.count(), func.min(ready.c.received_ms), now).select_from(ready)
+        counted = _ready_rows(self._subscription.queue, self._database.now_sql())
         async with self._database.read() as connection:
             number, oldest_ms, now_ms = (await connection.execute(counted)).one()
         INBOX_READY.labels(self._subscription.queue).set(number)
-        age_s = (now_ms - oldest_ms) / 1000 if oldest_ms else 0
-        INBOX_OLDEST_SECONDS.labels(self._subscription.queue).set(age_s)
+        age_s = (now_ms - oldest_ms) / 1000 if oldest_ms is not None else 0
+        INBOX_READY_AGE.labels(self._subscription.queue).set(max(0, age_s))
 
     async def _turn(self, group: asyncio.TaskGroup) -> None:
         free = self._route.hands - len(self._hands)
@@ -227,3 +217,23 @@ class Pool:
         except TimeoutError:
             pass
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+
+
+def _ready_rows(consumer: str, now: ColumnElement[int]) -> Select[int, int | None, int]:
+    """Count what could be worked now, and say since when the oldest could.
+
+    What a dead process had claimed is ready from the end of its lease, what waited from when it should go on.
+    """
+    due = and_(inbox.c.state == READY, func.coalesce(inbox.c.not_before_ms, 0) <= now)
+    abandoned = and_(inbox.c.state == WORKING, inbox.c.lease_until_ms < now)
+    since_ms = func.coalesce(
+        inbox.c.lease_until_ms, inbox.c.not_before_ms, inbox.c.replayed_ms, inbox.c.received_ms
+    )
+    ready = (
+        select(since_ms.label("since_ms"))
+        .where(inbox.c.consumer == consumer, inbox.c.state.in_((READY, WORKING)), or_(due, abandoned))
+        .order_by(inbox.c.id)
+        .limit(COUNTED_ROWS)
+        .subquery()
+    )
+    return select(func.count(), func.min(ready.c.since_ms), now).select_from(ready)

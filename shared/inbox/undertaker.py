@@ -21,7 +21,7 @@ from shared.database.tables import State, inbox
 from shared.events.registry import Unreadable, read_event
 from shared.inbox.row import TRANSPORT_SOURCE, digest_id, storable, usable_id
 from shared.kernel.errors import Transient
-from shared.observability.metrics import EVENTS_RECEIVED
+from shared.observability.metrics import Entering
 
 log = structlog.get_logger()
 
@@ -38,6 +38,7 @@ class Undertaker:
         self._service = dead_letters.service
         self._bus = bus
         self._database = database
+        self._counted = Entering.of(bus.capabilities.system, dead_letters.queue)
 
     async def run(self) -> None:
         """Go on until cancelled. What is cancelled half-way comes again, and is recognised."""
@@ -67,8 +68,8 @@ class Undertaker:
 
         await self._database.write(unit)
         await self._bus.acknowledge(deliveries)
+        self._counted.count(accepted=0, duplicate=0, dead=len(rows))
         for row in rows:
-            EVENTS_RECEIVED.labels(row["consumer"], "dead").inc()
             log.error("inbox.given_up_by_broker", consumer=row["consumer"], event_id=row["event_id"])
 
     def _row(self, delivery: Delivery) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from shared.inbox.undertaker import Undertaker
 from shared.kernel.checkpoint import Checkpoint, pass_by
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Transient
-from shared.observability.metrics import LEASES_LOST, WORK_IN_PROCESS, WORK_PROCESSED, WORK_SECONDS
+from shared.observability.metrics import LEASES_LOST, PROCESSED_EXCEPTIONS, Working
 from shared.observability.tracing import next_hop, trace_id
 
 log = structlog.get_logger()
@@ -168,7 +168,7 @@ class Worker:
 
     async def _do(self, route: Route, claim: Claim, received: Received | None) -> None:
         """Do one piece of work, whatever happens. Its row says what became of it."""
-        queue = self._router.subscription(route).queue
+        counted = Working.of(self._router.subscription(route).queue)
         row = claim.row
         hand = Hand(route, claim, received, next_hop(row.traceparent))
         started_s = time.perf_counter()
@@ -180,12 +180,11 @@ class Worker:
                 attempt=row.attempt,
                 trace_id=trace_id(hand.traceparent),
             ),
-            WORK_IN_PROCESS.labels(queue).track_inprogress(),
+            counted.in_process.track_inprogress(),
         ):
             status = await self._attempt(hand)
             seconds = time.perf_counter() - started_s
-            WORK_PROCESSED.labels(queue, status).inc()
-            WORK_SECONDS.labels(queue).observe(seconds)
+            counted.ended(status, seconds)
             log.info("work.ended", status=status, seconds=round(seconds, 3))
 
     async def _attempt(self, hand: Hand) -> str:
@@ -211,6 +210,8 @@ class Worker:
             # The one place where anything a handler raises becomes the next state of a row: a bug in one
             # handler must neither end the worker nor lose the event.
             failure = error
+        queue = self._router.subscription(hand.route).queue
+        PROCESSED_EXCEPTIONS.labels(queue, type(failure).__name__).inc()
         try:
             return await self._endings.by_error(hand, failure)
         except LeaseLost:

@@ -16,11 +16,14 @@ class FfmpegMetrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         """Register the metrics. Once per registry: a second time is an error of prometheus-client."""
         self.runs = Counter(
-            "spool_ffmpeg_runs", "ffmpeg processes that ended.", ("purpose", "status"), registry=registry
+            "spool_ffmpeg_runs",
+            "ffmpeg processes that ended, by purpose and by how they ended.",
+            ("purpose", "status"),
+            registry=registry,
         )
         self.seconds = Histogram(
-            "spool_ffmpeg_seconds",
-            "Wall time of an ffmpeg process.",
+            "spool_ffmpeg_duration_seconds",
+            "Wall time of an ffmpeg process, from start to end.",
             ("purpose",),
             buckets=_SECONDS_BUCKETS,
             registry=registry,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import structlog
 from sqlalchemy import func, select
@@ -18,13 +19,14 @@ from shared.database.engine import Database
 from shared.database.tables import outbox
 from shared.kernel.checkpoint import Checkpoint, Step, pass_by
 from shared.kernel.clock import Clock
-from shared.kernel.errors import Transient, Unavailable
+from shared.kernel.errors import SpoolError, Transient, Unavailable
 from shared.observability.metrics import (
-    OUTBOX_OLDEST_SECONDS,
-    OUTBOX_PUBLISHED,
-    OUTBOX_REFUSED,
-    OUTBOX_UNROUTABLE,
+    OUTBOX_LAG,
     OUTBOX_UNSENT,
+    PUBLISHED_MESSAGES,
+    PUBLISHED_MESSAGES_EXCEPTIONS,
+    PUBLISHED_MESSAGES_SECONDS,
+    PUBLISHED_MESSAGES_SIZE,
 )
 from shared.outbox.subjects import Subjects, Turn, Unsent
 
@@ -167,13 +169,13 @@ class Relay:
         except Unroutable as error:
             # It keeps its place: what comes later about the subject must not come before it.
             turn.failed = True
-            OUTBOX_UNROUTABLE.labels(event.message.type).inc()
+            self._count([event], "unroutable")
             log.error(  # noqa: TRY400  # the place where it was raised says nothing
                 "outbox.unroutable", event_id=event.message.id, type=event.message.type, reason=str(error)
             )
         except TooLarge as error:
             turn.refused.append((turn.waiting.pop(0), str(error)))
-            OUTBOX_REFUSED.labels(event.message.type).inc()
+            self._count([event], "refused")
             log.error(  # noqa: TRY400  # as above
                 "outbox.refused", event_id=event.message.id, type=event.message.type, reason=str(error)
             )
@@ -181,14 +183,31 @@ class Relay:
             turn.sent.append(turn.waiting.pop(0))
 
     async def _publish(self, events: Sequence[Unsent]) -> None:
+        system = self._bus.capabilities.system
+        try:
+            with PUBLISHED_MESSAGES_SECONDS.labels(system).time():
+                await self._confirmed(events)
+        except SpoolError as error:
+            PUBLISHED_MESSAGES_EXCEPTIONS.labels(system, type(error).__name__).inc()
+            if not isinstance(error, Unroutable | TooLarge):
+                self._count(events, "error")
+            raise
+        self._checkpoint(Step.PUBLISHED)
+        self._count(events, "success")
+        size = PUBLISHED_MESSAGES_SIZE.labels(system)
+        for event in events:
+            size.observe(len(event.message.body))
+
+    async def _confirmed(self, events: Sequence[Unsent]) -> None:
         try:
             async with asyncio.timeout(self._margin_ms / 1000):
                 await self._bus.publish([event.message for event in events])
         except TimeoutError as error:
             raise Unavailable("the transport does not confirm") from error
-        self._checkpoint(Step.PUBLISHED)
-        for event in events:
-            OUTBOX_PUBLISHED.labels(event.message.type).inc()
+
+    def _count(self, events: Iterable[Unsent], status: str) -> None:
+        for event_type, number in Counter(event.message.type for event in events).items():
+            PUBLISHED_MESSAGES.labels(self._bus.capabilities.system, event_type, status).inc(number)
 
     async def _observe(self) -> None:
         unsent = select(func.count(), func.min(outbox.c.created_ms)).where(
@@ -202,7 +221,8 @@ class Relay:
                 log.debug("outbox.not_observed", reason=str(error))
             else:
                 OUTBOX_UNSENT.set(number)
-                OUTBOX_OLDEST_SECONDS.set((self._clock.now_ms() - oldest_ms) / 1000 if oldest_ms else 0)
+                age_ms = self._clock.now_ms() - oldest_ms if number else 0
+                OUTBOX_LAG.set(max(0, age_ms) / 1000)
             await asyncio.sleep(OBSERVE_S)
 
 

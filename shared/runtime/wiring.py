@@ -16,6 +16,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import imageio_ffmpeg
+from prometheus_client import Gauge
 
 from shared.bus.port import Bus
 from shared.database.engine import Database
@@ -27,7 +28,7 @@ from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Media
 from shared.observability.media_metrics import metrics_of_process
-from shared.observability.metrics import UNROUTED
+from shared.observability.metrics import BUS_CONNECTED, BUS_CONSUMING, RECEIVED_MESSAGES_HELD, UNROUTED
 from shared.outbox.relay import Relay
 from shared.runtime.scratch import scratch_directory
 from shared.settings.settings import Settings, SettingsError
@@ -105,6 +106,7 @@ async def open_platform(
             opened_bus = await open_bus(settings)
         bus = seams.bus(opened_bus)
         stack.push_async_callback(bus.close)
+        stack.enter_context(_watched(bus))
         with _told_as("SPOOL_STORAGE"):
             uploads = UploadJournal(database, _store_name(settings))
             opened = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
@@ -181,6 +183,24 @@ def _directory_of(address: str) -> Path:
             hint="for example SPOOL_STORAGE=file:///var/lib/spool/media",
         )
     return Path(unquote(parts.path))
+
+
+@contextmanager
+def _watched(bus: Bus) -> Iterator[None]:
+    """Let the metrics ask the bus how it is, whenever somebody asks them."""
+    system = bus.capabilities.system
+    answers: dict[Gauge, Callable[[], float]] = {
+        BUS_CONNECTED: lambda: bus.health().connected,
+        BUS_CONSUMING: lambda: bus.health().consuming,
+        RECEIVED_MESSAGES_HELD: lambda: bus.health().held,
+    }
+    for gauge, answer in answers.items():
+        gauge.labels(system).set_function(answer)
+    try:
+        yield
+    finally:
+        for gauge in answers:
+            gauge.remove(system)
 
 
 def _count_unrouted(event_type: str) -> None:

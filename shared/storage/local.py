@@ -16,7 +16,7 @@ from pathlib import Path
 from shared.database.cancellation import to_the_end
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Unavailable
-from shared.observability.metrics import BYTES_READ
+from shared.observability.metrics import STORAGE_READ_BYTES
 from shared.storage.doors import admit_expiry, admit_key, admit_options, admit_range
 from shared.storage.drafts import Drafts
 from shared.storage.folder import Folder, etag
@@ -134,7 +134,7 @@ class FileStorage:
 
     def _count(self, size_bytes: int) -> None:
         self._bytes_read += size_bytes
-        BYTES_READ.inc(size_bytes)
+        STORAGE_READ_BYTES.inc(size_bytes)
 
 
 def _opened(root: Path, public_url: str, signing_key: bytes, clock: Clock) -> FileStorage:

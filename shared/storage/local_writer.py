@@ -12,7 +12,7 @@ from typing import TypeVar
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Bug, Conflict
 from shared.kernel.ids import new_id
-from shared.observability.metrics import BYTES_WRITTEN
+from shared.observability.metrics import STORAGE_WRITTEN_BYTES
 from shared.storage.drafts import Drafts, Intent, Label
 from shared.storage.folder import Folder, etag
 from shared.storage.port import StoredObject, WriteOptions
@@ -94,7 +94,7 @@ class FileWriter:
     def _flush(self) -> None:
         assert self._descriptor is not None, "a draft is begun before it is written"
         self._sha256.update(self._buffer)
-        BYTES_WRITTEN.inc(len(self._buffer))
+        STORAGE_WRITTEN_BYTES.inc(len(self._buffer))
         rest = memoryview(self._buffer)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]

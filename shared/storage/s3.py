@@ -22,7 +22,7 @@ from aiobotocore.session import get_session
 from shared.database.cancellation import to_the_end
 from shared.kernel.errors import NotFound, Unavailable
 from shared.kernel.keys import check_key
-from shared.observability.metrics import BYTES_READ
+from shared.observability.metrics import STORAGE_READ_BYTES
 from shared.storage.doors import SHA256_NAME, admit_expiry, admit_key, admit_options, admit_range
 from shared.storage.multipart import UploadJournal, abort_abandoned
 from shared.storage.port import StoredObject, UnfinishedUpload, WriteOptions, Writer
@@ -187,7 +187,7 @@ class S3Storage:
 
     def _count(self, size_bytes: int) -> None:
         self._bytes_read += size_bytes
-        BYTES_READ.inc(size_bytes)
+        STORAGE_READ_BYTES.inc(size_bytes)
 
 
 def _configuration(address: S3Address, limits: S3Limits) -> AioConfig:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from shared.database.cancellation import to_the_end
 from shared.kernel.errors import Bug, Conflict, Corrupt, NotFound, SpoolError, Unavailable
-from shared.observability.metrics import BYTES_WRITTEN
+from shared.observability.metrics import STORAGE_WRITTEN_BYTES
 from shared.storage.doors import SHA256_NAME, UPLOAD_NAME
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import StoredObject, WriteOptions
@@ -150,5 +150,5 @@ class S3Writer:
         with body.getbuffer() as view:
             self._sha256.update(view)
             self._size_bytes += len(view)
-            BYTES_WRITTEN.inc(len(view))
+            STORAGE_WRITTEN_BYTES.inc(len(view))
             return base64.b64encode(zlib.crc32(view).to_bytes(4, "big")).decode()

@@ -20,6 +20,7 @@ from shared.events.envelope import CONTENT_TYPE, Event, EventData, Kind, wrap
 from shared.events.registry import read_posted
 from shared.events.source import SourceAvailable
 from shared.kernel.errors import Unavailable
+from shared.media.port import Media
 from shared.runtime.wiring import Seams
 from shared.settings.settings import Settings, load_settings
 from shared.storage.port import Storage, WriteOptions
@@ -220,8 +221,10 @@ def spool_settings(directory: Path, addresses: Addresses = Addresses()) -> Setti
 
 
 @asynccontextmanager
-async def running_spool(settings: Settings) -> AsyncIterator[RunningSpool]:
-    """Run all services, and drain them at the end."""
+async def running_spool(
+    settings: Settings, *, media: Callable[[Media], Media] = lambda media: media
+) -> AsyncIterator[RunningSpool]:
+    """Run all services, and drain them at the end. `media` puts something before the engine."""
     ports: dict[str, Any] = {}
 
     def keep_bus(bus: Bus) -> Bus:
@@ -233,7 +236,7 @@ async def running_spool(settings: Settings) -> AsyncIterator[RunningSpool]:
         return storage
 
     ready: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
-    seams = Seams(bus=keep_bus, storage=keep_storage)
+    seams = Seams(bus=keep_bus, storage=keep_storage, media=media)
     serving = asyncio.create_task(
         serve(settings, services=SERVICES, on_ready=ready.set_result, seams=seams), name="spool"
     )

@@ -126,7 +126,7 @@ async def test_invalid_events_are_not_tried_again_and_hold_nothing_up(
 
     assert answer.type == ClipAvailable.type
     assert await spool.dead_letters(0) == before
-    assert await spool.metric("spool_events_received_total", result="dead") >= len(INVALID)
+    assert await spool.metric("spool_received_messages_total", result="dead") >= len(INVALID)
 
 
 REFUSED = [

@@ -344,14 +344,16 @@ async def test_a_clip_is_counted_in_events_handlers_ffmpegs_and_bytes(spool: Run
     async def counted() -> dict[str, float]:
         asked = {"subscription": "clipper.clip_requested"}
         return {
-            "accepted": await spool.metric("spool_events_received_total", result="accepted", **asked),
-            "told": await spool.metric("spool_outbox_published_total", type=ClipAvailable.type),
-            "handled": await spool.metric("spool_work_processed_total", status="done", **asked),
-            "timed": await spool.metric("spool_work_duration_seconds_count", **asked),
+            "accepted": await spool.metric("spool_received_messages_total", result="accepted", **asked),
+            "told": await spool.metric(
+                "spool_published_messages_total", status="success", type=ClipAvailable.type
+            ),
+            "handled": await spool.metric("spool_received_processed_messages_total", status="done", **asked),
+            "timed": await spool.metric("spool_received_processed_messages_duration_seconds_count", **asked),
             "ffmpegs": await spool.metric("spool_ffmpeg_runs_total"),
-            "ffmpegs timed": await spool.metric("spool_ffmpeg_seconds_count"),
-            "bytes in": await spool.metric("spool_storage_bytes_read_total"),
-            "bytes out": await spool.metric("spool_storage_bytes_written_total"),
+            "ffmpegs timed": await spool.metric("spool_ffmpeg_duration_seconds_count"),
+            "bytes in": await spool.metric("spool_storage_read_bytes_total"),
+            "bytes out": await spool.metric("spool_storage_written_bytes_total"),
         }
 
     before = await counted()

@@ -118,11 +118,11 @@ async def test_the_same_request_again_is_answered_under_the_same_event_id_withou
 
     first = await spool.answer(request)
     before = [
-        await spool.metric(name) for name in ("spool_ffmpeg_runs_total", "spool_storage_bytes_read_total")
+        await spool.metric(name) for name in ("spool_ffmpeg_runs_total", "spool_storage_read_bytes_total")
     ]
     again = await spool.answer(request, count=2)
     after = [
-        await spool.metric(name) for name in ("spool_ffmpeg_runs_total", "spool_storage_bytes_read_total")
+        await spool.metric(name) for name in ("spool_ffmpeg_runs_total", "spool_storage_read_bytes_total")
     ]
 
     assert first.type == ClipAvailable.type

@@ -30,7 +30,11 @@ class Town:
     """A transport that remembers what it was given, and refuses what it is told to."""
 
     capabilities = Capabilities(
-        max_body_bytes=1_000_000, max_batch=50, survives_restart=False, shared_between_processes=False
+        system="town",
+        max_body_bytes=1_000_000,
+        max_batch=50,
+        survives_restart=False,
+        shared_between_processes=False,
     )
 
     def __init__(self) -> None:

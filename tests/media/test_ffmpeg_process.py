@@ -241,7 +241,7 @@ async def test_runs_are_counted(arguments: Sequence[str], status: str) -> None:
     await ffmpeg.run("test", arguments, limits=ROOMY)
 
     assert registry.get_sample_value("spool_ffmpeg_runs_total", {"purpose": "test", "status": status}) == 1
-    assert registry.get_sample_value("spool_ffmpeg_seconds_count", {"purpose": "test"}) == 1
+    assert registry.get_sample_value("spool_ffmpeg_duration_seconds_count", {"purpose": "test"}) == 1
     assert registry.get_sample_value("spool_ffmpeg_running") == 0
 
 
