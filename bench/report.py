@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -21,21 +22,41 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A ratio or a limit that has to hold on every machine. Absolute times are for a person to judge."""
+    """A ratio or a limit that has to hold on every machine. Absolute times are for a person to judge.
+
+    `target` is what is aimed at beyond it; missing that fails nothing.
+    """
 
     name: str
     value: float
-    at_most: float
+    at_most: float = math.inf
     unit: str = ""
+    at_least: float = -math.inf
+    target: float | None = None
 
     @property
     def is_met(self) -> bool:
-        return self.value <= self.at_most
+        return self.at_least <= self.value <= self.at_most
 
     def __str__(self) -> str:
         verdict = "met" if self.is_met else "MISSED"
-        found, limit = f"{_figure(self.value)}{self.unit}", f"{_figure(self.at_most)}{self.unit}"
-        return f"{verdict}: {self.name} {found}, at most {limit}"
+        limits = [f"{words} {self._figure(limit)}" for words, limit in self._limits()]
+        return f"{verdict}: {self.name} {self._figure(self.value)}, {', '.join(limits)}"
+
+    def as_json(self) -> dict[str, object]:
+        limits = {words.replace(" ", "_"): limit for words, limit in self._limits()}
+        return {"value": round(self.value, 4), **limits, "met": self.is_met}
+
+    def _limits(self) -> Iterator[tuple[str, float]]:
+        if self.at_most < math.inf:
+            yield "at most", self.at_most
+        if self.at_least > -math.inf:
+            yield "at least", self.at_least
+        if self.target is not None:
+            yield "target", self.target
+
+    def _figure(self, value: float) -> str:
+        return f"{_figure(value)}{self.unit}"
 
 
 @dataclass(slots=True)
@@ -74,16 +95,12 @@ class Report:
         return 1 if options.check and not self.is_good else 0
 
     def _as_json(self, options: Options, moment: str) -> dict[str, object]:
-        goals = {
-            goal.name: {"value": round(goal.value, 4), "at_most": goal.at_most, "met": goal.is_met}
-            for goal in self.goals
-        }
         return {
             "bench": self.name,
             "quick": options.quick,
             "time": moment,
             "good": self.is_good,
-            "goals": goals,
+            "goals": {goal.name: goal.as_json() for goal in self.goals},
             "facts": self.facts,
             "rows": self.rows,
         }

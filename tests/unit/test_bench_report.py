@@ -42,3 +42,15 @@ def test_only_a_strict_run_fails_on_what_was_missed(
 def test_options_are_read() -> None:
     assert read_options("", ["--quick", "--check"]) == Options(quick=True, check=True)
     assert read_options("", []) == Options(quick=False, check=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "met"),
+    [pytest.param(1.0, True, id="just enough"), pytest.param(0.99, False, id="too slow")],
+)
+def test_a_goal_may_ask_for_at_least_something(*, value: float, met: bool) -> None:
+    goal = Goal("Spool to FastStream", value, at_least=1, target=2)
+
+    assert goal.is_met is met
+    assert str(goal).endswith("at least 1, target 2")
+    assert goal.as_json() == {"value": value, "at_least": 1, "target": 2, "met": met}
