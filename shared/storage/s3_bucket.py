@@ -12,7 +12,7 @@ import stamina
 from shared.kernel.errors import NotFound, Unavailable
 from shared.storage.port import WriteOptions
 from shared.storage.s3_address import S3Address
-from shared.storage.s3_errors import S3_FAILURES, UploadGone, told_s3, was_heard
+from shared.storage.s3_errors import S3_FAILURES, NotLetIn, UploadGone, told_s3, was_heard
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -204,7 +204,7 @@ class Bucket:
 
 def is_passing(error: Exception) -> bool:
     """Say whether the same request may succeed soon."""
-    return isinstance(error, Unavailable) and not isinstance(error, UploadGone)
+    return isinstance(error, Unavailable) and not isinstance(error, NotLetIn | UploadGone)
 
 
 def _rewound(body: io.BytesIO) -> io.BytesIO:

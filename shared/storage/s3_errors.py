@@ -35,27 +35,47 @@ _AWAY = (
     asyncio.TimeoutError,
 )
 _CREDENTIALS = "give credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"
-_BUSY = frozenset(
-    {
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequests",
-        "RequestTimeout",
-        "RequestLimitExceeded",
-        "OperationAborted",  # another operation on the same object goes on: AWS asks to try again
-        "ConditionalRequestConflict",  # the same, of a conditional write
-    }
-)
-_MISTAKEN = {
-    "NoSuchBucket": "make the bucket, or correct SPOOL_STORAGE",
-    "ExpiredToken": "the session's credentials have run out",
-    "RequestTimeTooSkewed": "set this machine's clock",
+_PERMISSION = "let these credentials list the bucket, and read, write and delete below its prefix"
+_HINTS = {
+    "AccessDenied": _PERMISSION,
+    "AllAccessDisabled": _PERMISSION,
+    "403": f"{_CREDENTIALS}; and {_PERMISSION}",  # the answer to a HEAD does not say which of the two
 }
+_ABORTED = frozenset({"NoSuchUpload", "InvalidPart"})  # the second while parts were on their way
+
+
+class NotLetIn(Unavailable):
+    """The store does not accept who we are, or what we may do. It will, once somebody has mended that.
+
+    Not the fault of what is being done: a rotated key must not make dead letters of it. When it is one object
+    alone that is denied, the store as a whole answers, and that is how the two are told apart.
+    """
 
 
 class UploadGone(Unavailable):
     """The upload was aborted by somebody. A new one may succeed, this one never will."""
+
+
+_AS_CODE_SAYS: dict[str, tuple[type[SpoolError], str | None]] = {
+    "SlowDown": (Unavailable, None),
+    "Throttling": (Unavailable, None),
+    "ThrottlingException": (Unavailable, None),
+    "TooManyRequests": (Unavailable, None),
+    "RequestTimeout": (Unavailable, None),
+    "RequestLimitExceeded": (Unavailable, None),
+    "OperationAborted": (Unavailable, None),  # another operation on the same object: AWS asks to try again
+    "ConditionalRequestConflict": (Unavailable, None),  # the same, of a conditional write
+    "NoSuchBucket": (Unavailable, "make the bucket, or correct SPOOL_STORAGE"),
+    "ExpiredToken": (NotLetIn, "the session's credentials have run out"),
+    "RequestTimeTooSkewed": (NotLetIn, "set this machine's clock"),
+    "InvalidObjectState": (Refused, "the object is archived: restore it first"),
+}
+
+
+_AS_STATUS_SAYS: dict[int, tuple[type[SpoolError], str]] = {
+    404: (NotFound, "does not exist"),
+    412: (Conflict, "is not what the condition asks for"),
+}
 
 
 def code_of(error: BaseException | None) -> str:
@@ -81,7 +101,7 @@ def was_heard(error: BaseException) -> bool:
 def told_s3(subject: str, error: BaseException) -> SpoolError:
     """Return our error for what happened to `subject`, a key or the store."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return Refused("no credentials for S3 were found", hint=_CREDENTIALS)
+        return NotLetIn("no credentials for S3 were found", hint=_CREDENTIALS)
     if isinstance(error, CredentialRetrievalError):
         return Unavailable("the credentials for S3 cannot be fetched at the moment", hint=_CREDENTIALS)
     if isinstance(error, ClientError):
@@ -92,25 +112,22 @@ def told_s3(subject: str, error: BaseException) -> SpoolError:
 
 
 def _answered(subject: str, code: str, status: int) -> SpoolError:
-    says = f"the store answers {code or status} for {subject}"
-    if code in _MISTAKEN:
-        return Unavailable(says, hint=_MISTAKEN[code])
-    if code in (
-        "NoSuchUpload",
-        "InvalidPart",
-    ):  # the second when it was aborted while parts were on their way
+    if code in _ABORTED:
         return UploadGone(f"the upload of {subject} was aborted by the sweeper or by a later claim")
-    if code in _BUSY or status >= 500 or status == 429:
+    if code in _AS_CODE_SAYS:
+        kind, hint = _AS_CODE_SAYS[code]
+        return kind(f"the store answers {code} for {subject}", hint=hint)
+    if status in _AS_STATUS_SAYS:
+        kind, said = _AS_STATUS_SAYS[status]
+        return kind(f"{subject} {said}")
+    says = f"the store answers {code or status} for {subject}"
+    if status >= 500 or status == 429:
         return Unavailable(says)
-    if status == 404:
-        return NotFound(f"{subject} does not exist")
-    if status == 412:
-        return Conflict(f"{subject} is not what the condition asks for")
-    return Refused(says, hint=_hint(code, status))
+    if status in (401, 403) or _is_about_us(code):
+        return NotLetIn(says, hint=_HINTS.get(code, _CREDENTIALS))
+    return Refused(says)
 
 
-def _hint(code: str, status: int) -> str | None:
-    if code == "InvalidObjectState":
-        return "the object is archived: restore it first"
-    about_who_we_are = any(word in code for word in ("AccessKey", "Signature", "Authorization", "Token"))
-    return _CREDENTIALS if status in (401, 403) or about_who_we_are else None
+def _is_about_us(code: str) -> bool:
+    """Say whether a code blames the credentials: some servers send it as a 400."""
+    return any(word in code for word in ("AccessKey", "Signature", "Authorization", "Token"))

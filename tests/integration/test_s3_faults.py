@@ -11,10 +11,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from shared.kernel.errors import Conflict, NotFound, Refused, Unavailable
+from shared.kernel.errors import Conflict, NotFound, Unavailable
 from shared.storage.port import WriteOptions
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_bucket import S3Limits
+from shared.storage.s3_errors import NotLetIn
 
 MIB = 1 << 20
 LARGE = Random(3).randbytes(20 * MIB + 7)
@@ -255,15 +256,15 @@ async def test_a_server_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPa
             await fetch(storage, "a", start=0, end=None)
 
 
-async def test_a_wrong_secret_is_refused_with_a_hint_and_never_told(
+async def test_a_wrong_secret_is_unavailable_with_a_hint_and_never_told(
     s3_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
 
     async with opened(s3_url) as storage:
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(NotLetIn) as refusal:
             await store(storage, "a", b"small")
-        with pytest.raises(Refused):
+        with pytest.raises(NotLetIn):
             await storage.check()
 
     assert refusal.value.hint
