@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Select, Update, and_, exists, not_, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, Update, and_, exists, func, not_, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from shared.database.engine import Connection, Database
@@ -140,13 +140,20 @@ class Claims:
             if now_ms >= claim.deadline_ms:
                 claim.stop(Stop.LEASE_ENDING)
 
-    async def take(self, consumer: str, *, ordered: bool, at_most: int) -> list[Claim]:
-        """Claim the oldest rows that are ready, or whose lease has run out. Raises Unavailable."""
+    async def take(self, consumer: str, *, ordered: bool, at_most: int, in_turn: bool = False) -> list[Claim]:
+        """Claim the oldest rows that are ready, or whose lease has run out. Raises Unavailable.
+
+        `in_turn`: rather those that nobody has touched for the longest time, so that one which always fails
+        is not chosen again and again.
+        """
         deadline_ms = self.deadline_ms()
 
         async def unit(connection: Connection) -> list[ClaimedRow]:
             now = self._database.now_sql()
             claimable = _ordered_heads(consumer, now) if ordered else _any_ready(consumer, now)
+            if in_turn:
+                untouched = func.coalesce(_row.c.claimed_ms, 0)
+                claimable = claimable.order_by(None).order_by(untouched, _row.c.id)
             statement = self._claiming(claimable.limit(at_most), now)
             return [claimed_row(row) for row in await connection.execute(statement)]
 

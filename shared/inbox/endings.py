@@ -13,12 +13,13 @@ from shared.events.registry import Received
 from shared.inbox.claims import Claim, Stop
 from shared.inbox.finish import Finisher
 from shared.inbox.handling import Stopped, digest_of, handle, read_again, reason_of
+from shared.inbox.intake import Intake
 from shared.inbox.outcome import Dead, Done, Later, LeaseLost, Outcome, WorldMoved
-from shared.inbox.retry import GiveUp, after_failure
+from shared.inbox.retry import GiveUp, after_failure, after_outage
 from shared.inbox.router import Route
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.clock import Clock
-from shared.kernel.errors import Permanent
+from shared.kernel.errors import Permanent, Unavailable
 
 log = structlog.get_logger()
 
@@ -34,6 +35,7 @@ class Hand:
     claim: Claim
     received: Received | None
     traceparent: str
+    intake: Intake
 
 
 class Endings:
@@ -78,11 +80,14 @@ class Endings:
             log.error("work.bug", reason=reason, digest=digest, exc_info=error)
         if isinstance(error, Permanent):
             return await self._bury(hand, reason)
-        since_ms = hand.claim.row.failing_since_ms
+        if isinstance(error, Unavailable):
+            pause_ms = await hand.intake.is_outage(hand.claim.row.id, error)
+            if pause_ms is not None:
+                return await self._after_outage(hand, reason, pause_ms)
         decision = after_failure(
             hand.route.retry,
             attempt=hand.claim.attempt,
-            failing_ms=self._clock.now_ms() - since_ms if since_ms else 0,
+            failing_ms=self._failing_ms(hand),
             dice=random.random(),  # noqa: S311  # jitter is no secret
         )
         if isinstance(decision, GiveUp):
@@ -91,6 +96,19 @@ class Endings:
         delay_ms = 0 if isinstance(error, WorldMoved) else decision.delay_ms
         log.warning("work.failed", reason=reason, again_in_ms=delay_ms)
         return await self._again(hand, delay_ms=delay_ms, reason=reason, digest=digest)
+
+    async def _after_outage(self, hand: Hand, reason: str, pause_ms: int) -> str:
+        """Give the attempt back: it was none. While the outage lasts nothing of the subscription is taken."""
+        decision = after_outage(hand.route.retry, failing_ms=self._failing_ms(hand), pause_ms=pause_ms)
+        if isinstance(decision, GiveUp):
+            return await self._bury(hand, f"{decision.reason}; last: {reason}")
+        log.warning("work.unavailable", reason=reason, again_in_ms=decision.delay_ms)
+        await self._finisher.again(hand.claim, delay_ms=decision.delay_ms, reason=reason, counted=False)
+        return "unavailable"
+
+    def _failing_ms(self, hand: Hand) -> int:
+        since_ms = hand.claim.row.failing_since_ms
+        return self._clock.now_ms() - since_ms if since_ms else 0
 
     async def without_farewell(self, hand: Hand, error: Exception) -> str:
         """Even saying that it was given up failed: try that a few more times, then die in silence."""

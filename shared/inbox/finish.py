@@ -111,8 +111,19 @@ class Finisher:
 
         await self._conclude(claim, unit)
 
-    async def again(self, claim: Claim, *, delay_ms: int, reason: str, digest: str | None = None) -> None:
-        """Try again after a failure. The attempt stays counted, and the row keeps its place in its lane."""
+    async def again(
+        self,
+        claim: Claim,
+        *,
+        delay_ms: int,
+        reason: str,
+        digest: str | None = None,
+        counted: bool = True,
+    ) -> None:
+        """Try again after a failure. The row keeps its place in its lane.
+
+        The attempt stays `counted` unless nothing could have succeeded: a dependency was away.
+        """
 
         async def unit(connection: Connection) -> None:
             now = self._database.now_sql()
@@ -120,6 +131,7 @@ class Finisher:
                 connection,
                 claim,
                 state=READY,
+                attempt=inbox.c.attempt - (0 if counted else 1),
                 lease_until_ms=None,
                 not_before_ms=now + delay_ms,
                 failing_since_ms=func.coalesce(inbox.c.failing_since_ms, now),

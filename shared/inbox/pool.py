@@ -15,6 +15,7 @@ from shared.database.tables import inbox
 from shared.events.registry import Received
 from shared.inbox.accept import Entrance
 from shared.inbox.claims import Claim, Claims, Stop
+from shared.inbox.intake import Intake
 from shared.inbox.router import Route
 from shared.inbox.row import READY, WORKING
 from shared.kernel.checkpoint import Checkpoint, Step
@@ -26,6 +27,7 @@ log = structlog.get_logger()
 
 LOOK_AHEAD_ROWS = 256  # of an ordered subscription; beyond it the broker keeps the backlog, and its order
 COUNTED_ROWS = 10_000  # more than that is "many", and counting it would cost
+NEWCOMER_S = 0.2  # for a transport to bring what waits there
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
@@ -44,6 +46,7 @@ class Pool:
         database: Database,
         clock: Clock,
         claims: Claims,
+        intake: Intake,
         do_work: DoWork,
         poll_s: float,
         checkpoint: Checkpoint,
@@ -54,6 +57,7 @@ class Pool:
         self._database = database
         self._clock = clock
         self._claims = claims
+        self._intake = intake
         self._do_work = do_work
         self._poll_s = poll_s
         self._checkpoint = checkpoint
@@ -66,6 +70,8 @@ class Pool:
         self._look = True
         self._next_poll_ms = 0
         self._pause_s = FIRST_PAUSE_S
+        self._limited = False  # by the intake
+        self._rows_first = False  # while limited: an ordered subscription works rows only
         self._draining = False
 
     async def run(self) -> None:
@@ -110,21 +116,32 @@ class Pool:
         if free == 0:
             await self._signal.wait()
             return
+        free = await self._intake.room(free)
+        self._limited = self._intake.is_limited
+        if free == 0:
+            self._look = True  # when the pause is over
+            await self._signalled(self._poll_s)
+            return
+        if self._limited and await self._newcomer_tries(group):
+            return
         if self._look or self._clock.monotonic_ms() >= self._next_poll_ms:
             free -= await self._work_ready_rows(group, free)
         if free == 0:
             return
         at_most = await self._room(free)
-        deliveries = await self._receive(at_most) if at_most else await self._signalled()
+        wait_s = self._until_poll_s()
+        deliveries = await self._receive(at_most, wait_s) if at_most else await self._signalled(wait_s)
         if deliveries:
-            self._checkpoint(Step.RECEIVED)
             await self._accept(group, deliveries)
 
     async def _work_ready_rows(self, group: asyncio.TaskGroup, free: int) -> int:
         self._look = False
         try:
             claims = await self._claims.take(
-                self._subscription.queue, ordered=self._route.ordered, at_most=free
+                self._subscription.queue,
+                ordered=self._route.ordered,
+                at_most=free,
+                in_turn=self._intake.is_limited,
             )
         except Transient:
             self._look = True
@@ -152,11 +169,19 @@ class Pool:
             ).scalar_one()
         return min(free, LOOK_AHEAD_ROWS - waiting)
 
-    async def _receive(self, at_most: int) -> Sequence[Delivery]:
-        """Wait for deliveries until the next poll, or until there is something else to do."""
-        receiving = asyncio.create_task(
-            self._bus.receive(self._subscription, at_most=at_most, wait_s=self._until_poll_s())
-        )
+    async def _newcomer_tries(self, group: asyncio.TaskGroup) -> bool:
+        """After a pause, let what is new try first: of what failed before, some may fail for ever."""
+        wanted = 0 if self._rows_first else await self._room(1)
+        self._rows_first = False
+        deliveries = await self._receive(wanted, NEWCOMER_S) if wanted else []
+        if deliveries:
+            await self._accept(group, deliveries)
+            self._rows_first = self._route.ordered
+        return bool(deliveries)
+
+    async def _receive(self, at_most: int, wait_s: float) -> Sequence[Delivery]:
+        """Wait for deliveries, or until there is something else to do."""
+        receiving = asyncio.create_task(self._bus.receive(self._subscription, at_most=at_most, wait_s=wait_s))
         signalled = asyncio.create_task(self._signal.wait())
         try:
             await asyncio.wait({receiving, signalled}, return_when=asyncio.FIRST_COMPLETED)
@@ -167,9 +192,9 @@ class Pool:
             await asyncio.wait({receiving, signalled})
         return [] if receiving.cancelled() else receiving.result()
 
-    async def _signalled(self) -> Sequence[Delivery]:
+    async def _signalled(self, within_s: float) -> Sequence[Delivery]:
         try:
-            async with asyncio.timeout(self._until_poll_s()):
+            async with asyncio.timeout(within_s):
                 await self._signal.wait()
         except TimeoutError:
             pass
@@ -180,6 +205,7 @@ class Pool:
 
     async def _accept(self, group: asyncio.TaskGroup, deliveries: Sequence[Delivery]) -> None:
         """Accept, waiting for a database that is away: until then nothing is acknowledged or received."""
+        self._checkpoint(Step.RECEIVED)
         while not self._draining:
             try:
                 accepted = await self._entrance.accept(deliveries)
@@ -196,6 +222,7 @@ class Pool:
     def _start(self, group: asyncio.TaskGroup, claim: Claim, received: Received | None) -> None:
         if self._draining:
             claim.stop(Stop.DRAIN)
+        self._intake.begin(claim.row.id)
         hand = group.create_task(self._do_work(self._route, claim, received))
         self._hands.add(hand)
         hand.add_done_callback(self._freed)
@@ -205,7 +232,7 @@ class Pool:
         self._hands.discard(hand)
         if self._route.ordered:
             self._look = True  # the next one of its subject has become the head
-        if was_full or self._route.ordered:
+        if was_full or self._route.ordered or self._limited or self._intake.is_limited:
             self._signal.set()
 
     async def _pause(self) -> None:

@@ -50,3 +50,10 @@ def after_failure(policy: RetryPolicy, *, attempt: int, failing_ms: int, dice: f
     if failing_ms + delay_ms > policy.failing_ms:
         return GiveUp(f"failing for {failing_ms} ms; {policy.failing_ms} ms are allowed")
     return Again(delay_ms)
+
+
+def after_outage(policy: RetryPolicy, *, failing_ms: int, pause_ms: int) -> Again | GiveUp:
+    """Decide after a dependency was away: no attempt is counted, and age alone ends it."""
+    if failing_ms + pause_ms > policy.failing_ms:
+        return GiveUp(f"what it needs is away for {failing_ms} ms; {policy.failing_ms} ms are allowed")
+    return Again(pause_ms)

@@ -16,6 +16,7 @@ from shared.inbox.claims import Claim, Claims, LeaseTimes, Stop
 from shared.inbox.endings import Endings, Hand
 from shared.inbox.finish import Append, Finisher
 from shared.inbox.handling import reason_of
+from shared.inbox.intake import Diagnose, Intake, all_is_well
 from shared.inbox.outcome import LeaseLost
 from shared.inbox.pool import Pool
 from shared.inbox.router import Route, Router
@@ -51,12 +52,14 @@ class Worker:
         append: Append,
         name: str,
         committed: Callable[[], None] = _nothing,
+        diagnose: Diagnose = all_is_well,
         times: LeaseTimes | None = None,
         poll_s: float = POLL_S,
         checkpoint: Checkpoint = pass_by,
     ) -> None:
         """`append` is the outbox's; `committed` is called after each commit that told something.
 
+        `diagnose` says what is away of that which handlers need: asked when one of them finds something so.
         `name` is this process's own: it is written beside each claim, for people.
         """
         self._bus = bus
@@ -70,6 +73,10 @@ class Worker:
             told=committed,
             woken=self.wake,
         )
+        self._intakes = {
+            route.data.type: Intake(router.subscription(route).queue, clock, diagnose)
+            for route in router.routes
+        }
         self._undertaker = Undertaker(router.dead_letters, bus=bus, database=database)
         self._ended = asyncio.Event()
         self._ended.set()
@@ -81,6 +88,7 @@ class Worker:
                 database=database,
                 clock=clock,
                 claims=self._claims,
+                intake=self._intakes[route.data.type],
                 do_work=self._do,
                 poll_s=poll_s,
                 checkpoint=checkpoint,
@@ -133,6 +141,14 @@ class Worker:
         for pool in self._pools:
             pool.wake()
 
+    def paused(self) -> dict[str, str]:
+        """Return the queues that nothing is taken from at the moment, and why."""
+        return {
+            intake.queue: because
+            for intake in self._intakes.values()
+            if (because := intake.paused_because) is not None
+        }
+
     async def _ends_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
@@ -170,7 +186,8 @@ class Worker:
         """Do one piece of work, whatever happens. Its row says what became of it."""
         counted = Working.of(self._router.subscription(route).queue)
         row = claim.row
-        hand = Hand(route, claim, received, next_hop(row.traceparent))
+        intake = self._intakes[route.data.type]
+        hand = Hand(route, claim, received, next_hop(row.traceparent), intake)
         started_s = time.perf_counter()
         with (
             structlog.contextvars.bound_contextvars(
@@ -182,7 +199,11 @@ class Worker:
             ),
             counted.in_process.track_inprogress(),
         ):
-            status = await self._attempt(hand)
+            status = "lost"
+            try:
+                status = await self._attempt(hand)
+            finally:
+                intake.ended(row.id, status)
             seconds = time.perf_counter() - started_s
             counted.ended(status, seconds)
             log.info("work.ended", status=status, seconds=round(seconds, 3))

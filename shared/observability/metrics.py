@@ -49,7 +49,8 @@ IN_PROCESS = Gauge(
 )
 PROCESSED = Counter(
     "spool_received_processed_messages",
-    "Pieces of work that a hand let go of, by how: done, later, retried, dead, cancelled, released, lost.",
+    "Pieces of work that a hand let go of, by how: done, later, retried, unavailable, dead, cancelled, "
+    "released, lost.",
     ("subscription", "status"),
 )
 PROCESSED_SECONDS = Histogram(
@@ -66,6 +67,11 @@ PROCESSED_EXCEPTIONS = Counter(
 LEASES_LOST = Counter(
     "spool_inbox_leases_lost",
     "Claims that ran out, were taken over, or could not be concluded. Above zero: look at the database.",
+    ("subscription",),
+)
+INBOX_PAUSED = Gauge(
+    "spool_inbox_paused",
+    "1 while this process takes nothing because a dependency is away, else 0; the log says which.",
     ("subscription",),
 )
 INBOX_READY = Gauge(

@@ -104,6 +104,7 @@ class Process:
             append=append,
             name=platform.name,
             committed=platform.relay.wake,
+            diagnose=self._away,
             times=LeaseTimes.of(platform.settings.lease_s * 1000),
             checkpoint=platform.checkpoint,
         )
@@ -148,14 +149,23 @@ class Process:
         health = self._platform.bus.health()
         if not (health.connected and health.consuming):
             problems["bus"] = health.reason or "is not connected"
+        problems |= await self._away()
+        for worker in self._workers:
+            for queue, because in worker.paused().items():
+                problems[queue] = f"takes nothing: {because}"
+        return problems
+
+    async def _away(self) -> dict[str, str]:
+        """Return what is away of that which handlers need. The bus is not: what they tell waits for it."""
         checks = {"database": self._platform.database.now_ms, "storage": self._platform.storage.check}
+        away: dict[str, str] = {}
         for part, check in checks.items():
             try:
                 async with asyncio.timeout(CHECK_S):
                     await check()
             except (Transient, TimeoutError) as error:
-                problems[part] = str(error) or "does not answer in time"
-        return problems
+                away[part] = str(error) or "does not answer in time"
+        return away
 
 
 @contextmanager

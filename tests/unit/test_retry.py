@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.inbox.retry import Again, GiveUp, RetryPolicy, after_failure
+from shared.inbox.retry import Again, GiveUp, RetryPolicy, after_failure, after_outage
 
 POLICY = RetryPolicy(attempts=5, first_delay_ms=1_000, longest_delay_ms=6_000, failing_ms=60_000)
 
@@ -58,3 +58,14 @@ def test_a_thousandth_attempt_has_a_delay_too() -> None:
 def test_a_policy_without_sense_is_refused(bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="not a policy"):
         RetryPolicy(**bounds)
+
+
+def test_an_outage_is_waited_for_without_counting_attempts() -> None:
+    assert after_outage(POLICY, failing_ms=59_000, pause_ms=1_000) == Again(1_000)
+
+
+def test_an_outage_is_not_waited_for_for_ever() -> None:
+    decision = after_outage(POLICY, failing_ms=59_001, pause_ms=1_000)
+
+    assert isinstance(decision, GiveUp)
+    assert "away for 59001 ms" in decision.reason
