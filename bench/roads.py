@@ -20,7 +20,7 @@ from shared.bus.rabbitmq import RabbitBus
 from shared.database.opening import open_database
 from shared.events.clip import ClipRequested
 from shared.events.envelope import CONTENT_TYPE, Event
-from shared.events.registry import read_event
+from shared.events.reading import Letter, read_event
 from shared.inbox.outcome import Done, Work
 from shared.inbox.router import Route, Router
 from shared.inbox.worker import Worker
@@ -54,12 +54,8 @@ async def transport_consumes(stage: Stage) -> None:
     while left > 0:
         deliveries = await bus.receive(subscription, at_most=PREFETCH, wait_s=5)
         for each in deliveries:
-            read_event(
-                each.body,
-                expected=ClipRequested.type,
-                transport_id=each.message_id or "",
-                headers=each.headers,
-            )
+            letter = Letter(each.body, each.message_id or "", each.headers, each.content_type)
+            read_event(letter, expected=ClipRequested.type)
         await bus.acknowledge(deliveries)
         left -= len(deliveries)
     stage.done(stage.case.events)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from services.clipper.api import Desk, clip_router
-from services.clipper.handlers import Clipper, cut_clip, give_up_clip, index_source
+from services.clipper.handlers import Clipper, cut_clip, forget_source, give_up_clip, index_source
 from services.clipper.periodic import SWEEP_EVERY_S, sweep_uploads
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import Clips, Sources
 from shared.events.clip import ClipRequested
-from shared.events.source import SourceAvailable
+from shared.events.s3_notification import Bucket
+from shared.events.source import SourceAvailable, SourceRemoved
 from shared.inbox.router import Route, Router
 from shared.outbox.writing import Outbox
 from shared.runtime.scheduler import Tick
@@ -20,11 +22,12 @@ from shared.settings.settings import load
 
 NAME = "clipper"
 INDEX_HANDS = 2  # a row each: two keep the database busy
+FORGET_HANDS = 1
 
 
 def hands() -> int:
     """How many pieces of work one clipper does at once."""
-    return load(ClipperSettings).hands + INDEX_HANDS
+    return load(ClipperSettings).hands + INDEX_HANDS + FORGET_HANDS
 
 
 def build(platform: Platform) -> Service:
@@ -46,7 +49,7 @@ def build(platform: Platform) -> Service:
         settings=settings,
     )
     return Service(
-        router=Router(NAME, _routes(clipper)),
+        router=Router(NAME, _routes(clipper, _bucket(platform, settings))),
         http=clip_router(desk),
         ticks=(
             Tick(
@@ -60,10 +63,29 @@ def build(platform: Platform) -> Service:
     )
 
 
-def _routes(clipper: Clipper) -> tuple[Route, ...]:
+def _bucket(platform: Platform, settings: ClipperSettings) -> Bucket | None:
+    """Say where sources are, for notifications of S3; what the clipper itself writes is none."""
+    own = (settings.key_prefix,) if settings.key_prefix else ()
+    return platform.bucket and replace(platform.bucket, own=own)
+
+
+def _routes(clipper: Clipper, bucket: Bucket | None) -> tuple[Route, ...]:
     """Return the routing table: event, handler, and how it is worked."""
     return (
-        Route(SourceAvailable, partial(index_source, clipper=clipper), hands=INDEX_HANDS, ordered=True),
+        Route(
+            SourceAvailable,
+            partial(index_source, clipper=clipper),
+            hands=INDEX_HANDS,
+            ordered=True,
+            bucket=bucket,
+        ),
+        Route(
+            SourceRemoved,
+            partial(forget_source, clipper=clipper),
+            hands=FORGET_HANDS,
+            ordered=True,
+            bucket=bucket,
+        ),
         Route(
             ClipRequested,
             partial(cut_clip, clipper=clipper),

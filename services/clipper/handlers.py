@@ -18,10 +18,10 @@ from services.clipper.domain.clip_request import refusal_of, wanted_range
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import ClipRow, Clips, Sources, reported_progress, sources_of
 from shared.events.clip import ClipAvailable, ClipOutcome, ClipRequested, StoredClip, Thumbnail
-from shared.events.source import SourceAvailable
+from shared.events.source import SourceAvailable, SourceRemoved
 from shared.inbox.outcome import Done, Later, Work
 from shared.kernel.clock import Clock
-from shared.kernel.errors import Corrupt
+from shared.kernel.errors import Corrupt, NotFound
 from shared.media.port import ClipFile, Cut, Media, SourceBroken
 from shared.storage.port import Storage, WriteOptions
 
@@ -39,8 +39,22 @@ class Clipper:
 
 
 async def index_source(event: SourceAvailable, *, work: Work, clipper: Clipper) -> Done:  # noqa: ARG001  # every handler is given its work
-    """Remember where a camera was recorded."""
-    return Done(writes=(clipper.sources.remember(event),))
+    """Remember where a camera was recorded. A source that is announced without an end is asked for it."""
+    end_ms = event.end_timestamp_in_ms
+    if end_ms is None:
+        duration_ms = (await clipper.media.describe(event.key)).duration_ms
+        if duration_ms <= 0:
+            raise SourceBroken(event.key, f"the source {event.key} lasts no time at all")
+        end_ms = event.start_timestamp_in_ms + duration_ms
+    return Done(writes=(clipper.sources.remember(event, end_ms=end_ms),))
+
+
+async def forget_source(event: SourceRemoved, *, work: Work, clipper: Clipper) -> Done:  # noqa: ARG001  # as above
+    """Take a source out of the index, when it really is gone: a late removal must not hide a newer object."""
+    indexed = await clipper.sources.find(event.camera_id, event.key)
+    if indexed is None or await _is_stored(clipper, event.key):
+        return Done()
+    return Done(writes=(clipper.sources.forget(indexed),))
 
 
 async def cut_clip(event: ClipRequested, *, work: Work, clipper: Clipper) -> Done | Later:
@@ -86,6 +100,14 @@ def _answer_without_work(event: ClipRequested, seen: ClipRow | None, clipper: Cl
     now_ms = clipper.clock.now_ms()
     refusal = refusal_of(event, now_ms=now_ms, max_clip_ms=clipper.settings.max_clip_ms)
     return _conclude(clipper, refused(event, refusal), seen) if refusal else None
+
+
+async def _is_stored(clipper: Clipper, key: str) -> bool:
+    try:
+        await clipper.storage.head(key)
+    except NotFound:
+        return False
+    return True
 
 
 async def _plan(event: ClipRequested, *, work: Work, clipper: Clipper) -> ClipPlan | None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    delete,
     or_,
     select,
     update,
@@ -101,6 +102,14 @@ class ClipRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Indexed:
+    """A row of the index as it was read; announced again it is another."""
+
+    id: int
+    announced_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClipFilter:
     """Which clips to list. None leaves a filter out; `after` is the last clip of the page before."""
 
@@ -112,7 +121,7 @@ class ClipFilter:
 
 
 class Sources:
-    """The index of sources, fed by `source_available`."""
+    """The index of sources, fed by `source_available` and `source_removed`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -137,13 +146,31 @@ class Sources:
         """Return the database's clock, by which work waits for sources."""
         return await self._database.now_ms()
 
-    def remember(self, source: SourceAvailable) -> Write:
+    async def find(self, camera_id: str, key: str) -> Indexed | None:
+        """Return what the index has of a source."""
+        query = select(source_table.c.id, source_table.c.announced_ms).where(
+            source_table.c.camera_id == camera_id, source_table.c.key == key
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return Indexed(row.id, row.announced_ms) if row else None
+
+    def forget(self, indexed: Indexed) -> Write:
+        """Return the write that takes a source out of the index, unless it was announced again meanwhile."""
+
+        async def write(connection: Connection) -> None:
+            same = source_table.c.announced_ms == indexed.announced_ms
+            await connection.execute(delete(source_table).where(source_table.c.id == indexed.id, same))
+
+        return write
+
+    def remember(self, source: SourceAvailable, *, end_ms: int) -> Write:
         """Return the write that puts a source into the index; announced again, it is corrected."""
 
         async def write(connection: Connection) -> None:
             values = {
                 "start_ms": source.start_timestamp_in_ms,
-                "end_ms": source.end_timestamp_in_ms,
+                "end_ms": end_ms,
                 "size_bytes": source.size_bytes,
                 "announced_ms": self._clock.now_ms(),
             }

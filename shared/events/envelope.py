@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,6 +23,7 @@ CONTENT_TYPE = "application/cloudevents+json"
 # Identities are kept in databases, one of which holds no NUL, and shown on terminals.
 PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(r"[ -~]{1,512}")  # https://www.w3.org/TR/trace-context/#tracestate-limits
 
 
 class Kind(StrEnum):
@@ -58,6 +60,17 @@ def _trace_or_none(value: object) -> object:
     return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
 
 
+def _state_or_none(value: object) -> object:
+    return value if isinstance(value, str) and _TRACESTATE.fullmatch(value) else None
+
+
+def trace_of(names: Mapping[str, object]) -> dict[str, object]:
+    """Return the trace context among attributes or headers; empty when there is none to continue."""
+    if _trace_or_none(names.get("traceparent")) is None:
+        return {}
+    return {name: names[name] for name in ("traceparent", "tracestate") if name in names}
+
+
 class Event(BaseModel):
     """One event in its envelope, before its data is read. Unknown attributes are kept."""
 
@@ -71,6 +84,7 @@ class Event(BaseModel):
     time: AwareDatetime | None = None
     datacontenttype: str | None = None
     traceparent: Annotated[str | None, BeforeValidator(_trace_or_none)] = None
+    tracestate: Annotated[str | None, BeforeValidator(_state_or_none)] = None
     data: dict[str, Any]
 
     def to_bytes(self) -> bytes:

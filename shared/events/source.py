@@ -8,11 +8,13 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from shared.events.envelope import EventData, Kind
 from shared.events.fields import MomentMs, Name, ObjectKey
-from shared.kernel.timeline import TimeRange
 
 
 class SourceAvailable(EventData):
-    """A recording of a camera can be read: the object `key` shows the camera from start to end."""
+    """A recording of a camera can be read: the object `key` shows the camera from start to end.
+
+    Who knows only when it starts leaves out the end: then the object itself is asked how long it lasts.
+    """
 
     type: ClassVar[str] = "source_available"
     kind: ClassVar[Kind] = Kind.FACT
@@ -20,15 +22,15 @@ class SourceAvailable(EventData):
     camera_id: Name
     key: ObjectKey
     start_timestamp_in_ms: MomentMs
-    end_timestamp_in_ms: MomentMs
+    end_timestamp_in_ms: MomentMs | None = None
     size_bytes: Annotated[int | None, Field(ge=0)] = None
 
     @field_validator("end_timestamp_in_ms")
     @classmethod
-    def _ends_after_it_starts(cls, end_ms: int, info: ValidationInfo) -> int:
+    def _ends_after_it_starts(cls, end_ms: int | None, info: ValidationInfo) -> int | None:
         # Of this field, and not of the whole, so that the answer names what to change.
         start_ms = info.data.get("start_timestamp_in_ms")
-        if start_ms is not None and end_ms <= start_ms:
+        if start_ms is not None and end_ms is not None and end_ms <= start_ms:
             raise ValueError("must be later than startTimestampInMs")
         return end_ms
 
@@ -36,6 +38,16 @@ class SourceAvailable(EventData):
     def subject(self) -> str:
         return self.camera_id
 
+
+class SourceRemoved(EventData):
+    """A recording of a camera is gone: nothing can be cut out of it any more."""
+
+    type: ClassVar[str] = "source_removed"
+    kind: ClassVar[Kind] = Kind.FACT
+
+    camera_id: Name
+    key: ObjectKey
+
     @property
-    def span(self) -> TimeRange:
-        return TimeRange(self.start_timestamp_in_ms, self.end_timestamp_in_ms)
+    def subject(self) -> str:
+        return self.camera_id

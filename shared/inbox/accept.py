@@ -16,7 +16,9 @@ from shared.bus.port import Bus
 from shared.database.engine import Connection, Database
 from shared.database.inserting import insert_into
 from shared.database.tables import State, inbox
-from shared.events.registry import Received, Unreadable, read_event
+from shared.events.reading import Letter, Reading, read_letter
+from shared.events.registry import Received
+from shared.events.unreadable import Unreadable
 from shared.inbox.claims import Claim, Claims
 from shared.inbox.router import Route
 from shared.inbox.row import (
@@ -85,10 +87,11 @@ class Entrance:
         Raises Transient when nothing could be written; then nothing is acknowledged, and the same
         deliveries can be brought again.
         """
-        prepared = sorted(map(self._prepare, deliveries), key=lambda each: each.identity)
+        each_prepared = (each for delivery in deliveries for each in self._prepare(delivery))
+        prepared = sorted(each_prepared, key=lambda each: each.identity)
         self._checkpoint(Step.PARSED)
         deadline_ms = self._claims.deadline_ms()
-        rows = await self._insert_all(prepared)
+        rows = await self._insert_all(prepared) if prepared else []
         self._checkpoint(Step.ACCEPTED)
         for delivery in deliveries:
             self._counted.size.observe(len(delivery.body))
@@ -96,48 +99,48 @@ class Entrance:
         await self._acknowledge(deliveries)
         return accepted
 
-    def _prepare(self, delivery: Delivery) -> _Prepared:
+    def _prepare(self, delivery: Delivery) -> list[_Prepared]:
+        """Read a delivery: mostly one row comes of it, several of a notification with several records."""
         # Without a name of its own each delivery is new. Should it come twice, its handler knows the request.
         transport_id = usable_id(delivery.message_id) or str(uuid.uuid4())
-        try:
-            received = read_event(
-                delivery.body,
-                expected=self._route.data.type,
-                transport_id=transport_id,
-                headers=delivery.headers,
-            )
-        except Unreadable as error:
-            return self._stillborn(delivery, error, source=error.source, event_id=error.event_id)
-        traceparent = received.event.traceparent
+        letter = Letter(delivery.body, transport_id, delivery.headers, delivery.content_type)
+        readings = read_letter(letter, expected=self._route.data.type, bucket=self._route.bucket)
+        if not readings:
+            self._counted.ignored.inc()
+        return [self._row(delivery, reading) for reading in readings]
+
+    def _row(self, delivery: Delivery, reading: Reading) -> _Prepared:
+        if isinstance(reading.found, Unreadable):
+            return self._stillborn(delivery, reading, reading.found)
+        event = reading.found.event
         values = {
-            "source": received.event.source,
-            "event_id": received.event.id,
-            "subject": received.data.subject,
-            "traceparent": traceparent if trace_id(traceparent) else None,
+            "source": event.source,
+            "event_id": event.id,
+            "subject": reading.found.data.subject,
+            "traceparent": event.traceparent if trace_id(event.traceparent) else None,
             "state": int(State.READY if self._route.ordered else State.WORKING),
         }
-        return _Prepared(self._common(delivery) | values, received)
+        return _Prepared(self._common(delivery, reading) | values, reading.found)
 
-    def _stillborn(
-        self, delivery: Delivery, error: Exception, *, source: str | None = None, event_id: str | None = None
-    ) -> _Prepared:
-        known = usable_id(event_id) if source else None
+    def _stillborn(self, delivery: Delivery, reading: Reading, error: Unreadable) -> _Prepared:
+        """Keep what is no event under its transport's name: its own stays free for when it comes mended."""
+        named = usable_id(delivery.message_id) and usable_id(reading.transport_id)
         values = {
-            "source": storable(source, characters=512) if source and known else TRANSPORT_SOURCE,
-            "event_id": known or usable_id(delivery.message_id) or digest_id(delivery.body),
+            "source": TRANSPORT_SOURCE,
+            "event_id": named or digest_id(reading.body),
             "subject": "",
             "traceparent": None,
             "state": int(State.DEAD),
             "reason": storable(str(error)),
         }
-        return _Prepared(self._common(delivery) | values, None)
+        return _Prepared(self._common(delivery, reading) | values, None)
 
-    def _common(self, delivery: Delivery) -> dict[str, Any]:
+    def _common(self, delivery: Delivery, reading: Reading) -> dict[str, Any]:
         content_type = delivery.content_type
         return {
             "consumer": self._queue,
             "type": self._route.data.type,
-            "body": delivery.body,
+            "body": reading.body,
             "content_type": storable(content_type, characters=128) if content_type else None,
             "ordered": self._route.ordered,
         }

@@ -60,7 +60,7 @@ class Endings:
     async def by_handler(self, hand: Hand) -> str:
         """Handle, and commit what the handler decided. Raises what the handler raises."""
         claim, policy = hand.claim, hand.route.retry
-        hand.received = hand.received or read_again(claim.row)
+        hand.received = hand.received or read_again(hand.route, claim.row)
         if claim.row.cancel_requested:
             return await self._after_stop(hand, Stop.CANCELLED)
         if claim.attempt > policy.attempts:

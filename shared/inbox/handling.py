@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import traceback
 
-from shared.events.registry import Received, read_event
+from shared.events.reading import Letter, read_event
+from shared.events.registry import Received
 from shared.inbox.claims import Claim, Stop
 from shared.inbox.outcome import Outcome
 from shared.inbox.router import Route
@@ -26,12 +27,12 @@ class TookTooLong(Transient):
     """The handler did not return within its time limit."""
 
 
-def read_again(row: ClaimedRow) -> Received:
+def read_again(route: Route, row: ClaimedRow) -> Received:
     """Read the event that a row keeps. Raises Unreadable."""
     if row.body is None:
         raise Bug(f"unfinished work {row.id} has no body")
     headers = {"traceparent": row.traceparent} if row.traceparent else {}
-    return read_event(row.body, expected=row.type, transport_id=row.event_id, headers=headers)
+    return read_event(Letter(row.body, row.event_id, headers), expected=row.type, bucket=route.bucket)
 
 
 async def handle(route: Route, claim: Claim, received: Received) -> Outcome:

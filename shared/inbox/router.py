@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from shared.bus.message import DEAD_LETTERS, Subscription
 from shared.events.envelope import EventData
+from shared.events.s3_notification import Bucket
 from shared.inbox.outcome import Done, Outcome
 from shared.inbox.retry import RetryPolicy
 
@@ -19,7 +20,7 @@ class Route:
 
     Dependencies are bound with functools.partial. `ordered`: one after the other per subject, oldest first.
     `given_up(data, reason=…)` says what whoever asked should hear when the work dies; what it returns is
-    committed together with the death.
+    committed together with the death. `bucket`: where the objects are that notifications of S3 tell of.
     """
 
     data: type[EventData]
@@ -29,6 +30,7 @@ class Route:
     time_limit_s: float = 600.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     given_up: Callable[..., Awaitable[Done]] | None = None
+    bucket: Bucket | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.hands <= MAX_HANDS:

@@ -18,7 +18,8 @@ from shared.bus.port import Bus
 from shared.database.engine import Connection, Database
 from shared.database.inserting import insert_into
 from shared.database.tables import State, inbox
-from shared.events.registry import Unreadable, read_event
+from shared.events.reading import Letter, Reading, read_letter
+from shared.events.unreadable import FieldProblem, Unreadable
 from shared.inbox.row import TRANSPORT_SOURCE, digest_id, storable, usable_id
 from shared.kernel.errors import Transient
 from shared.observability.metrics import Entering
@@ -56,7 +57,7 @@ class Undertaker:
             await asyncio.sleep(PAUSE_S)
 
     async def _keep(self, deliveries: Sequence[Delivery]) -> None:
-        rows = [self._row(delivery) for delivery in deliveries]
+        rows = [row for delivery in deliveries for row in self._rows(delivery)]
 
         async def unit(connection: Connection) -> None:
             now = self._database.now_sql()
@@ -72,24 +73,29 @@ class Undertaker:
         for row in rows:
             log.error("inbox.given_up_by_broker", consumer=row["consumer"], event_id=row["event_id"])
 
-    def _row(self, delivery: Delivery) -> dict[str, Any]:
+    def _rows(self, delivery: Delivery) -> list[dict[str, Any]]:
+        """Make rows as the entrance would have made them: one of each event, or one of what holds none."""
         consumer = self._consumer(delivery)
         event_type = consumer.removeprefix(f"{self._service}.")
-        source, event_id, subject = _identity(delivery, event_type)
+        transport_id = usable_id(delivery.message_id) or digest_id(delivery.body)
+        letter = Letter(delivery.body, transport_id, delivery.headers, delivery.content_type)
+        no_event = Unreadable((FieldProblem("body", "holds no event"),))
         content_type = delivery.content_type
-        return {
-            "consumer": consumer,
-            "type": event_type,
-            "source": source,
-            "event_id": event_id,
-            "subject": subject,
-            "body": delivery.body,
-            "content_type": storable(content_type, characters=128) if content_type else None,
-            "ordered": False,
-            "state": int(State.DEAD),
-            "outcome": "dead",
-            "reason": "the broker gave it up: it was delivered too often and never acknowledged",
-        }
+        return [
+            {
+                "consumer": consumer,
+                "type": event_type,
+                **_identity(reading),
+                "body": reading.body,
+                "content_type": storable(content_type, characters=128) if content_type else None,
+                "ordered": False,
+                "state": int(State.DEAD),
+                "outcome": "dead",
+                "reason": "the broker gave it up: it was delivered too often and never acknowledged",
+            }
+            for reading in read_letter(letter, expected=event_type)
+            or [Reading(no_event, delivery.body, transport_id)]
+        ]
 
     def _consumer(self, delivery: Delivery) -> str:
         """Return the queue that it died in, so that a replay is worked there."""
@@ -97,11 +103,10 @@ class Undertaker:
         return queue if queue.startswith(f"{self._service}.") else self._subscription.queue
 
 
-def _identity(delivery: Delivery, event_type: str) -> tuple[str, str, str]:
-    """Return source, id and subject, as the entrance would have read them where they can be read."""
-    transport_id = usable_id(delivery.message_id) or digest_id(delivery.body)
-    try:
-        received = read_event(delivery.body, expected=event_type, transport_id=transport_id)
-    except Unreadable:
-        return TRANSPORT_SOURCE, transport_id, ""
-    return received.event.source, received.event.id, received.data.subject
+def _identity(reading: Reading) -> dict[str, str]:
+    """Return source, id and subject; those of the transport for what is no event."""
+    if isinstance(reading.found, Unreadable):
+        named = usable_id(reading.transport_id) or digest_id(reading.body)
+        return {"source": TRANSPORT_SOURCE, "event_id": named, "subject": ""}
+    event = reading.found.event
+    return {"source": event.source, "event_id": event.id, "subject": reading.found.data.subject}

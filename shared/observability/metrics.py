@@ -23,7 +23,7 @@ _SHARED = "The same from each process, out of the database: aggregate with max."
 
 RECEIVED_MESSAGES = Counter(
     "spool_received_messages",
-    "Deliveries written into the inbox and acknowledged, by what they were: accepted, duplicate, dead.",
+    "Events of acknowledged deliveries, by what they were: accepted, duplicate, dead, ignored.",
     ("broker", "subscription", "result"),
 )
 RECEIVED_MESSAGES_SIZE = Histogram(
@@ -138,15 +138,16 @@ class Entering:
     accepted: Counter
     duplicate: Counter
     dead: Counter
+    ignored: Counter  # deliveries that hold no event for this subscription, as a test of S3
     size: Histogram
 
     @classmethod
     def of(cls, broker: str, subscription: str) -> Entering:
-        accepted, duplicate, dead = (
+        accepted, duplicate, dead, ignored = (
             RECEIVED_MESSAGES.labels(broker, subscription, result)
-            for result in ("accepted", "duplicate", "dead")
+            for result in ("accepted", "duplicate", "dead", "ignored")
         )
-        return cls(accepted, duplicate, dead, RECEIVED_MESSAGES_SIZE.labels(broker, subscription))
+        return cls(accepted, duplicate, dead, ignored, RECEIVED_MESSAGES_SIZE.labels(broker, subscription))
 
     def count(self, *, accepted: int, duplicate: int, dead: int) -> None:
         """Count a batch that was written."""

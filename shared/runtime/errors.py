@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from shared.events.fields import Wire
-from shared.events.registry import MAX_PROBLEMS, Unreadable
+from shared.events.unreadable import MAX_PROBLEMS, Unreadable
 from shared.kernel.errors import Conflict, NotFound, Permanent, Refused, SpoolError, Transient
 
 RETRY_AFTER_S = 5  # a dependency that restarts is back within seconds

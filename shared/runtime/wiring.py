@@ -21,6 +21,7 @@ from prometheus_client import Gauge
 from shared.bus.port import Bus
 from shared.database.engine import Database
 from shared.database.opening import open_database
+from shared.events.s3_notification import Bucket
 from shared.kernel.checkpoint import Checkpoint, pass_by
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Refused, Unavailable
@@ -54,6 +55,7 @@ class Platform:
     media: Media
     relay: Relay
     name: str  # this process's own, written beside its claims
+    bucket: Bucket | None  # where the objects are, when that is one
     checkpoint: Checkpoint = pass_by
 
 
@@ -122,7 +124,19 @@ async def open_platform(
             lease_ms=settings.lease_s * 1000,
             checkpoint=seams.checkpoint,
         )
-        yield Platform(settings, clock, database, bus, storage, uploads, media, relay, name, seams.checkpoint)
+        yield Platform(
+            settings=settings,
+            clock=clock,
+            database=database,
+            bus=bus,
+            storage=storage,
+            uploads=uploads,
+            media=media,
+            relay=relay,
+            name=name,
+            bucket=_bucket(settings),
+            checkpoint=seams.checkpoint,
+        )
 
 
 @contextmanager
@@ -173,6 +187,13 @@ def _store_name(settings: Settings) -> str:
     """Return what the journal of uploads calls the store, whatever the way to it."""
     address = settings.storage_address
     return S3Address.parse(address).name if address.startswith("s3:") else address
+
+
+def _bucket(settings: Settings) -> Bucket | None:
+    if not settings.storage_address.startswith("s3:"):
+        return None
+    address = S3Address.parse(settings.storage_address)
+    return Bucket(name=address.bucket, prefix=address.prefix)
 
 
 def _directory_of(address: str) -> Path:

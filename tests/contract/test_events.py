@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 
+from shared.events.call import CallEnded
 from shared.events.clip import (
     ClipAvailable,
     ClipFailed,
@@ -19,8 +20,10 @@ from shared.events.clip import (
 )
 from shared.events.envelope import Event, EventData, announce, wrap
 from shared.events.fields import WireRange
-from shared.events.registry import TYPES, Unreadable, read_event
-from shared.events.source import SourceAvailable
+from shared.events.reading import Letter, read_event
+from shared.events.registry import TYPES
+from shared.events.source import SourceAvailable, SourceRemoved
+from shared.events.unreadable import Unreadable
 
 GOLDEN = Path(__file__).parent / "events"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -54,7 +57,15 @@ PUBLISHED = {
             size_bytes=123_456_789,
         ),
     ),
+    "source_removed": asked_for(
+        "019aac2e-8d22-7c3e-9f10-6b8a1c2d3e4f",
+        SourceRemoved(camera_id="cam-1", key="cam-1/2026-11-22T17-50.mp4"),
+    ),
     "clip_requested": asked_for("019aac2e-8d21-7c3e-9f10-6b8a1c2d3e4f", REQUEST),
+    "call_ended": asked_for(
+        "019aac2e-8d23-7c3e-9f10-6b8a1c2d3e4f",
+        CallEnded(recording_id="6f9619ff-8b86-4d01-b42d-00cf4fc964ff", call_ending_timestamp="00:00:14"),
+    ),
     "clip_available": answered(
         ClipAvailable(
             **REQUEST.model_dump(),
@@ -123,7 +134,7 @@ def test_an_event_is_published_byte_for_byte(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_event_is_read_back_as_it_was(name: str) -> None:
-    received = read_event(golden(name), expected=name, transport_id="ignored: it has an id of its own")
+    received = read_event(Letter(golden(name), "ignored: it has an id of its own"), expected=name)
 
     assert received.event == PUBLISHED[name]
     assert received.event.to_bytes() == golden(name)
@@ -159,14 +170,14 @@ def test_another_implementation_of_cloudevents_reads_the_same(name: str) -> None
 def test_an_event_that_another_implementation_writes_is_read(name: str) -> None:
     written = JSONFormat().write(JSONFormat().read(None, golden(name)))
 
-    assert read_event(written, expected=name, transport_id="message-1").event == PUBLISHED[name]
+    assert read_event(Letter(written, "message-1"), expected=name).event == PUBLISHED[name]
 
 
 def test_attributes_that_spool_does_not_know_are_kept() -> None:
     known = json.loads(golden("clip_requested"))
     body = json.dumps(known | {"partitionkey": "cam-1", "sampledrate": 3}).encode()
 
-    event = read_event(body, expected="clip_requested", transport_id="message-1").event
+    event = read_event(Letter(body, "message-1"), expected="clip_requested").event
 
     assert json.loads(event.to_bytes()) == json.loads(body)
 
@@ -193,7 +204,7 @@ def test_a_bare_message_of_the_camera_service_is_understood(name: str) -> None:
     clip_id, camera_id, start_ms, end_ms = BARE[name]
     body = (GOLDEN / "bare" / name).read_bytes()
 
-    received = read_event(body, expected="clip_requested", transport_id="message-1")
+    received = read_event(Letter(body, "message-1"), expected="clip_requested")
 
     assert received.data == ClipRequested(
         clip_id=clip_id, camera_id=camera_id, start_timestamp_in_ms=start_ms, end_timestamp_in_ms=end_ms
@@ -209,7 +220,7 @@ def test_every_bare_file_is_read() -> None:
 def test_apostrophes_in_a_value_survive(name: str) -> None:
     body = (GOLDEN / "bare" / name).read_bytes()
 
-    received = read_event(body, expected="clip_requested", transport_id="message-1")
+    received = read_event(Letter(body, "message-1"), expected="clip_requested")
 
     assert received.event.data["requestedBy"] == "O'Brien's \"team\""
 
@@ -292,7 +303,7 @@ INVALID = [
 )
 def test_an_invalid_event_is_unreadable_and_names_the_field(type_name: str, path: str, value: object) -> None:
     with pytest.raises(Unreadable) as caught:
-        read_event(changed(type_name, path, value), expected=type_name, transport_id="message-1")
+        read_event(Letter(changed(type_name, path, value), "message-1"), expected=type_name)
 
     assert [problem.field for problem in caught.value.problems] == [path]
     assert caught.value.field == path
@@ -303,13 +314,13 @@ def test_a_source_that_ends_before_it_starts_is_unreadable() -> None:
     body = changed("source_available", "data.endTimestampInMs", 1)
 
     with pytest.raises(Unreadable, match=r"data\.endTimestampInMs: must be later than startTimestampInMs"):
-        read_event(body, expected="source_available", transport_id="message-1")
+        read_event(Letter(body, "message-1"), expected="source_available")
 
 
 def test_every_problem_of_an_event_is_told_at_once() -> None:
     with pytest.raises(Unreadable) as caught:
         read_event(
-            b"{'clipId': 'a b', 'endTimestampInMs': 'x'}", expected="clip_requested", transport_id="message-1"
+            Letter(b"{'clipId': 'a b', 'endTimestampInMs': 'x'}", "message-1"), expected="clip_requested"
         )
 
     assert {problem.field for problem in caught.value.problems} == {

@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter, Query, Request
 
 from shared.events.fields import Name, Wire
-from shared.events.registry import MAX_PROBLEMS, FieldProblem, Unreadable
+from shared.events.unreadable import MAX_PROBLEMS, FieldProblem, Unreadable
 from shared.kernel.errors import (
     Bug,
     Conflict,

@@ -8,15 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.events.registry import (
-    MAX_DEPTH,
-    MAX_EVENT_BYTES,
-    MAX_PROBLEMS,
-    Received,
-    Unreadable,
-    read_cloud_event,
-    read_event,
-)
+from shared.events.parsing import MAX_DEPTH, MAX_EVENT_BYTES
+from shared.events.reading import Letter, read_event
+from shared.events.registry import Received, read_cloud_event
+from shared.events.unreadable import MAX_PROBLEMS, Unreadable
 
 REQUEST = {"clipId": "clip-1", "cameraId": "cam-1", "startTimestampInMs": 1, "endTimestampInMs": 2}
 ENVELOPE = {"specversion": "1.0", "id": "1", "source": "s", "type": "clip_requested", "data": REQUEST}
@@ -42,7 +37,7 @@ bodies = (
 
 
 def read(body: bytes) -> Received:
-    return read_event(body, expected="clip_requested", transport_id="message-1")
+    return read_event(Letter(body, "message-1"), expected="clip_requested")
 
 
 def read_or_refusal(body: bytes) -> Received | Unreadable:
@@ -66,7 +61,7 @@ def test_any_bytes_are_an_event_or_unreadable(body: bytes) -> None:
     found = read_or_refusal(body)
 
     if isinstance(found, Unreadable):
-        said = [str(found), found.field, found.source, found.event_id]
+        said = [str(found), found.field]
         assert found.problems
         assert json.dumps(said, ensure_ascii=False).encode()  # a database and a log can keep it
         return
@@ -162,11 +157,11 @@ def test_what_python_prints_is_read_back(more: dict[str, str]) -> None:
 def test_a_bare_message_has_the_id_of_its_transport(transport_id: str, taken: bool) -> None:
     body = json.dumps(REQUEST).encode()
     if taken:
-        received = read_event(body, expected="clip_requested", transport_id=transport_id)
+        received = read_event(Letter(body, transport_id), expected="clip_requested")
         assert (received.event.id, received.event.source) == (transport_id, "bare")
         return
     with pytest.raises(Unreadable) as caught:
-        read_event(body, expected="clip_requested", transport_id=transport_id)
+        read_event(Letter(body, transport_id), expected="clip_requested")
 
     assert caught.value.field == "id"
 
@@ -183,34 +178,11 @@ def test_a_bare_message_has_the_id_of_its_transport(transport_id: str, taken: bo
 def test_a_trace_is_continued_or_dropped_but_no_reason_to_refuse(
     given_traceparent: str, kept: str | None
 ) -> None:
-    bare = read_event(
-        json.dumps(REQUEST).encode(),
-        expected="clip_requested",
-        transport_id="message-1",
-        headers={"traceparent": given_traceparent},
-    )
+    letter = Letter(json.dumps(REQUEST).encode(), "message-1", {"traceparent": given_traceparent})
+    bare = read_event(letter, expected="clip_requested")
     wrapped = read(json.dumps(ENVELOPE | {"traceparent": given_traceparent}).encode())
 
     assert bare.event.traceparent == wrapped.event.traceparent == kept
-
-
-@pytest.mark.parametrize(
-    ("members", "identity"),
-    [
-        pytest.param({}, ("s", "1"), id="both"),
-        pytest.param({"id": "a\x00", "source": "b\n"}, (None, None), id="no database holds them"),
-        pytest.param({"id": "a\ud800"}, ("s", None), id="no unicode"),
-        pytest.param({"id": 7, "source": ""}, (None, None), id="other types"),
-        pytest.param({"id": "x" * 300}, ("s", "x" * 256), id="cut"),
-    ],
-)
-def test_an_unreadable_event_tells_as_much_of_its_identity_as_can_be_kept(
-    members: dict[str, object], identity: tuple[str | None, str | None]
-) -> None:
-    with pytest.raises(Unreadable) as caught:
-        read(json.dumps(ENVELOPE | members | {"data": None}).encode())
-
-    assert (caught.value.source, caught.value.event_id) == identity
 
 
 def test_an_object_that_is_already_parsed_is_checked_as_well() -> None:
@@ -233,6 +205,6 @@ def test_of_many_problems_the_first_ones_are_told() -> None:
     body = json.dumps(ENVELOPE | {"type": "clip_not_available", "data": data}).encode()
 
     with pytest.raises(Unreadable) as caught:
-        read_event(body, expected="clip_not_available", transport_id="message-1")
+        read_event(Letter(body, "message-1"), expected="clip_not_available")
 
     assert len(caught.value.problems) == MAX_PROBLEMS

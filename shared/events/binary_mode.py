@@ -1,0 +1,36 @@
+"""CloudEvents in binary mode: the attributes travel beside the data, as headers or message attributes.
+
+Sources: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md for
+`cloudEvents:` and `cloudEvents_`; `ce-` and `ce_` are HTTP's and Kafka's, which bridges to SQS, SNS and
+RabbitMQ keep.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from shared.events.envelope import Event
+
+_ATTRIBUTE = re.compile(r"(?:cloudevents[:_]|ce[-_])([a-z0-9]{1,20})", re.IGNORECASE)
+PREFIX = "cloudEvents_"  # the one that AMQP, SNS and SQS all allow
+STRUCTURED = "application/cloudevents"
+
+
+def attributes_of(headers: Mapping[str, str], content_type: str | None) -> dict[str, str] | None:
+    """Return the attributes of a CloudEvent in binary mode; None when the headers hold none."""
+    if (content_type or "").strip().lower().startswith(STRUCTURED):
+        return None
+    found = {
+        name[1].lower(): value for header, value in headers.items() if (name := _ATTRIBUTE.fullmatch(header))
+    }
+    found.pop("data", None)  # no attribute: what is in the body counts
+    if "specversion" not in found:
+        return None
+    return found | {"datacontenttype": content_type} if content_type else found
+
+
+def headers_of(event: Event) -> dict[str, str]:
+    """Return the headers that make bare data a CloudEvent, whatever carries them."""
+    attributes = event.model_dump(mode="json", exclude_none=True, exclude={"data", "datacontenttype"})
+    return {f"{PREFIX}{name}": str(value) for name, value in attributes.items()}
