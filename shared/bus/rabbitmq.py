@@ -71,7 +71,8 @@ class RabbitBus:
             undo.push_async_callback(disconnect, receiving)
             channel = await _open_channel(publishing, confirms=True)
             async with answering("declare the exchange"):
-                publisher = Publisher(await declare_exchange(channel, exchange), unrouted or _nobody_counts)
+                await declare_exchange(channel, exchange)
+            publisher = Publisher(channel, exchange, unrouted or _nobody_counts)
             undo.pop_all()
         return cls(publishing, receiving, publisher, exchange=exchange)
 

@@ -1,15 +1,13 @@
-"""Publish to RabbitMQ with confirms: up to 128 on their way at once, every one accounted for."""
+"""Publish to RabbitMQ with confirms: windows of up to 128 on their way at once, every one accounted for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import stamina
-from aio_pika import DeliveryMode
-from aio_pika import Message as AmqpMessage
-from aio_pika.abc import AbstractExchange
+from aio_pika.abc import AbstractRobustChannel
 from aio_pika.exceptions import DeliveryError
 from aiormq.abc import DeliveredMessage
 
@@ -17,54 +15,50 @@ from shared.bus.limits import check_size
 from shared.bus.message import Message
 from shared.bus.port import Unroutable
 from shared.bus.rabbitmq_link import answering
-from shared.kernel.errors import Bug
+from shared.bus.rabbitmq_window import send
 
 WINDOW = 128  # unconfirmed messages: one at a time does 500 a second, this thousands (spec/bus.md)
-CONFIRM_S = 15.0  # for one message with all its attempts
+WINDOW_BYTES = 1024 * 1024  # of bodies, written in one piece; a larger body goes alone
+WINDOWS = 4  # at once, of callers that do not know of each other
+CONFIRM_S = 15.0  # for one window with all its attempts
 ATTEMPTS = 8  # a leader that moves refuses for a second or so
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0  # between two attempts
 
 
 class Publisher:
-    """Publishes through one exchange, on a connection that nothing else uses."""
+    """Publishes to one exchange, on a connection that nothing else uses."""
 
-    def __init__(self, exchange: AbstractExchange, unrouted: Callable[[str], None]) -> None:
+    def __init__(
+        self, channel: AbstractRobustChannel, exchange: str, unrouted: Callable[[str], None]
+    ) -> None:
         """Publish to `exchange`; tell `unrouted` the type of each fact that nobody wants."""
+        self._channel = channel
         self._exchange = exchange
         self._unrouted = unrouted
-        self._window = asyncio.Semaphore(WINDOW)
+        self._turns = asyncio.Semaphore(WINDOWS)
         self._on_their_way: dict[str, asyncio.Event] = {}
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Return when the broker has confirmed every message. Raises Unroutable, TooLarge, Unavailable."""
         for message in messages:
             check_size(message)
-        for start in range(0, len(messages), WINDOW):
-            window = messages[start : start + WINDOW]
-            # Each one ends, well or badly, before the first failure is raised: none is left behind.
-            outcomes = await asyncio.gather(*map(self._publish_one, window), return_exceptions=True)
-            for outcome in outcomes:
-                if outcome is not None:
-                    raise outcome
+        for window in _windows(messages):
+            async with self._turns, self._alone(window):
+                returned = await self._confirmed(window)
+            self._account_for(returned)
 
-    async def _publish_one(self, message: Message) -> None:
-        async with self._window, self._alone(message.id):
-            if not await self._is_returned(message):
-                return
-        if message.mandatory:
-            raise Unroutable(f"nobody is subscribed to {message.type}")
-        self._unrouted(message.type)
+    def _account_for(self, returned: Sequence[Message]) -> None:
+        """Count the facts that nobody wants. Raises Unroutable for a command."""
+        for message in returned:
+            if not message.mandatory:
+                self._unrouted(message.type)
+        for message in returned:
+            if message.mandatory:
+                raise Unroutable(f"nobody is subscribed to {message.type}")
 
-    async def _is_returned(self, message: Message) -> bool:
-        """Publish and wait for the confirm; tell whether the broker found no queue for it."""
-        parcel = AmqpMessage(
-            message.body,
-            headers=dict(message.headers),
-            message_id=message.id,
-            type=message.type,
-            content_type=message.content_type,
-            delivery_mode=DeliveryMode.PERSISTENT,
-        )
+    async def _confirmed(self, window: Sequence[Message]) -> list[Message]:
+        """Publish until the broker has confirmed all; return those that it found no queue for."""
+        left, returned = list(window), list[Message]()
         async with answering("confirm a message", within_s=CONFIRM_S):
             async for attempt in stamina.retry_context(
                 on=DeliveryError,  # a NACK: the broker is there and could not keep it this time
@@ -74,19 +68,53 @@ class Publisher:
                 wait_max=LONGEST_WAIT_S,
             ):
                 with attempt:
-                    # Facts are mandatory to the broker as well, so that those nobody wants are counted.
-                    answer = await self._exchange.publish(parcel, message.type, mandatory=True)
-                    return isinstance(answer, DeliveredMessage)
-        raise Bug("an attempt neither returned nor raised")
+                    await self._attempt(left, returned)
+        return returned
+
+    async def _attempt(self, left: list[Message], returned: list[Message]) -> None:
+        """Publish what is left, and leave in it only what the broker refused. Raises DeliveryError for that.
+
+        Facts are mandatory to the broker as well, so that those nobody wants are counted.
+        """
+        answers = await send(self._channel, self._exchange, left)
+        refusal: DeliveryError | None = None
+        tried, left[:] = tuple(left), []
+        for message, answer in zip(tried, answers, strict=True):
+            try:
+                if isinstance(answer.result(), DeliveredMessage):
+                    returned.append(message)
+            except DeliveryError as error:
+                left.append(message)
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     @asynccontextmanager
-    async def _alone(self, message_id: str) -> AsyncIterator[None]:
+    async def _alone(self, window: Sequence[Message]) -> AsyncIterator[None]:
         """Keep two messages of one id apart: aiormq tells by the id which of them came back."""
-        while (other := self._on_their_way.get(message_id)) is not None:
-            await other.wait()
-        arrived = self._on_their_way[message_id] = asyncio.Event()
+        ids = [message.id for message in window]
+        while others := self._on_their_way.keys() & ids:
+            await self._on_their_way[others.pop()].wait()
+        arrived = asyncio.Event()
+        self._on_their_way.update(dict.fromkeys(ids, arrived))
         try:
             yield
         finally:
-            del self._on_their_way[message_id]
+            for message_id in ids:
+                del self._on_their_way[message_id]
             arrived.set()
+
+
+def _windows(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Split into what is written at once: no id twice, and no more bytes than a buffer should hold."""
+    window: dict[str, Message] = {}
+    window_bytes = 0
+    for message in messages:
+        full = len(window) == WINDOW or window_bytes + len(message.body) > WINDOW_BYTES
+        if window and (full or message.id in window):
+            yield tuple(window.values())
+            window, window_bytes = {}, 0
+        window[message.id] = message
+        window_bytes += len(message.body)
+    if window:
+        yield tuple(window.values())

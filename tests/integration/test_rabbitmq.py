@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -182,6 +183,37 @@ async def test_a_message_that_is_refused_for_long_is_unavailable(
 ) -> None:
     with pytest.raises(Unavailable, match="confirm"):
         await bus.publish([command("second")])
+
+
+@pytest.mark.parametrize("together", [pytest.param(True, id="one batch"), pytest.param(False, id="two")])
+async def test_of_two_messages_with_one_id_each_has_its_own_answer(
+    amqp_url: str, asked: Subscription, *, together: bool
+) -> None:
+    unrouted: list[str] = []
+    bus = await RabbitBus.open(amqp_url, exchange=asked.service, unrouted=unrouted.append)
+    await bus.declare([asked])
+    wanted = command("twin")
+    unwanted = replace(wanted, type="clip_failed", mandatory=False)
+    batches = [[unwanted, wanted, wanted]] if together else [[unwanted], [wanted], [wanted]]
+    await asyncio.gather(*map(bus.publish, batches))
+    arrived = [await receive_one(bus, asked) for _ in range(2)]
+    await bus.acknowledge(arrived)
+    await bus.close()
+
+    assert unrouted == ["clip_failed"]
+    assert [delivery.message_id for delivery in arrived] == ["twin", "twin"]
+
+
+async def test_a_message_larger_than_a_frame_arrives_whole_among_others(
+    bus: RabbitBus, asked: Subscription
+) -> None:
+    bodies = [b"small", bytes(range(256)) * 1024, b"", b"{}"]
+    await bus.publish(
+        [replace(command(str(number)), body=body) for number, body in enumerate(bodies)],
+    )
+    arrived = [await receive_one(bus, asked) for _ in bodies]
+
+    assert [delivery.body for delivery in arrived] == bodies
 
 
 async def test_a_bus_is_closed_in_time_while_the_broker_is_away(bus: RabbitBus, proxy: TcpProxy) -> None:
