@@ -59,7 +59,8 @@ class Database(Protocol):
     async def write(self, unit: Unit[T], *, urgent: bool = False) -> T:
         """Run `unit` in one transaction and commit it: all of it, or nothing.
 
-        On SQLite units that wait together share one commit, each in a savepoint of its own.
+        On SQLite units that wait together share one commit, each in a savepoint of its own; they run in the
+        writer's thread, where there is no event loop: one that waits for anything else is a Bug.
         Serialisation failures, deadlocks and locks are retried, so a unit may run more than once; it does
         nothing but speak to its connection. `urgent` is for heartbeats: they wait behind nobody.
         Raises Unavailable when the database is away (nothing was committed), OutcomeUnknown when it went away

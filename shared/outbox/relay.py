@@ -67,13 +67,17 @@ class Relay:
         self._margin_ms = lease_ms // MARGIN_SHARE
         self._poll_s = poll_s
         self._checkpoint = checkpoint
+        self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()  # `flush` comes while `run` goes on
         self._may_hold_leases = False  # of a round that failed: else its subjects waited for their end
 
     def wake(self) -> None:
-        """Look now, and again a moment later: something was or is about to be committed in this process."""
-        self._woken.set()
+        """Look now, and again a moment later: something was or is about to be committed in this process.
+
+        From any thread: on SQLite what is about to be committed is written in one of its own.
+        """
+        self._loop.call_soon_threadsafe(self._woken.set)
 
     async def run(self) -> None:
         """Publish until cancelled."""

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -13,11 +17,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.database import postgresql, sqlite
+from shared.database import postgresql
+from shared.database.cancellation import to_the_end
 from shared.database.opening import is_sqlite, sqlite_path
+from shared.database.sqlite_file import writing_engine
 from shared.kernel.errors import Refused, Unavailable
+
+T = TypeVar("T")
 
 # Any number will do, as long as every version of Spool takes the same: containers that start together
 # would otherwise make the same table twice.
@@ -29,14 +36,10 @@ async def migrate(database_url: str, *, revision: str = "head") -> None:
 
     Raises Refused for an address that is no database, Unavailable when it does not answer.
     """
-    engine = _engine(database_url)
     try:
-        async with engine.begin() as connection:
-            await connection.run_sync(_upgrade, revision)
+        await run_on(database_url, partial(_upgrade, revision=revision))
     except (DBAPIError, OSError) as error:
         raise _no_answer("the tables could not be migrated", error) from error
-    finally:
-        await engine.dispose()
 
 
 async def check_migrated(database_url: str) -> None:
@@ -45,16 +48,32 @@ async def check_migrated(database_url: str) -> None:
     Newer ones are fine: they are expanded before the version that needs them is started.
     Raises Unavailable when the database does not answer.
     """
-    engine = _engine(database_url)
     try:
-        async with engine.connect() as connection:
-            behind = await connection.run_sync(_is_behind)
+        behind = await run_on(database_url, _is_behind)
     except (DBAPIError, OSError) as error:
         raise _no_answer("the database could not be asked for its tables", error) from error
-    finally:
-        await engine.dispose()
     if behind:
         raise Refused("the database does not have the tables of this version", hint="run: spool migrate")
+
+
+async def run_on(database_url: str, work: Callable[[Connection], T]) -> T:
+    """Run synchronous work in one transaction on a connection of its own.
+
+    Raises Refused for an address that is no database, SQLAlchemy's DBAPIError, OSError.
+    """
+    if is_sqlite(database_url):
+        return await to_the_end(asyncio.to_thread(_run_on_file, sqlite_path(database_url), work))
+    engine = postgresql.engine(database_url, connections=1)
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    finally:
+        await engine.dispose()
+
+
+def _run_on_file(path: Path, work: Callable[[Connection], T]) -> T:
+    with writing_engine(path).begin() as connection:
+        return work(connection)
 
 
 def _no_answer(what: str, error: DBAPIError | OSError) -> Unavailable:
@@ -67,14 +86,6 @@ def _is_behind(connection: Connection) -> bool:
     scripts = ScriptDirectory.from_config(configuration(connection))
     older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
     return revision is None or revision in older
-
-
-def _engine(database_url: str) -> AsyncEngine:
-    if is_sqlite(database_url):
-        path = sqlite_path(database_url)
-        sqlite.check_openable(path)
-        return sqlite.writing_engine(path)
-    return postgresql.engine(database_url, connections=1)
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

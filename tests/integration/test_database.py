@@ -8,12 +8,14 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import threading
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection as SyncConnection
@@ -22,25 +24,20 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import services
-from shared.database import postgresql, sqlite
+from shared.database import postgresql
 from shared.database.engine import Connection, Database, OutcomeUnknown
-from shared.database.opening import open_database, sqlite_path
+from shared.database.opening import open_database
+from shared.database.sqlite import SqliteDatabase
 from shared.database.tables import metadata, tick
-from shared.kernel.errors import Refused, SpoolError, Transient, Unavailable
+from shared.kernel.errors import Bug, Refused, SpoolError, Transient, Unavailable
 from shared.runtime.clock import SystemClock
-from spool.migrations import migrate
+from spool.migrations import migrate, run_on
 
 
 def declare_all_tables() -> None:
     for found in pkgutil.iter_modules(services.__path__, "services."):
         if importlib.util.find_spec(f"{found.name}.store"):
             importlib.import_module(f"{found.name}.store")
-
-
-def engine_of(url: str) -> AsyncEngine:
-    if url.startswith("sqlite"):
-        return sqlite.writing_engine(sqlite_path(url))
-    return postgresql.engine(url, connections=1)
 
 
 def definitions(connection: SyncConnection) -> dict[str, str]:
@@ -60,28 +57,22 @@ async def test_the_migrations_make_the_tables_that_the_code_declares(database_ur
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         return list(compare_metadata(context, metadata))
 
-    engine = engine_of(database_url)
-    async with engine.connect() as connection:
-        found = await connection.run_sync(differences)
-    await engine.dispose()
-
-    assert found == []
+    assert await run_on(database_url, differences) == []
 
 
 async def test_the_migrations_make_the_same_indexes_as_the_code(empty_url: str) -> None:
     declare_all_tables()
-    engine = engine_of(empty_url)
-    async with engine.begin() as connection:
-        await connection.run_sync(metadata.create_all)
-        declared = await connection.run_sync(definitions)
-        await connection.run_sync(metadata.drop_all)
-    await engine.dispose()
-    await migrate(empty_url)
-    async with engine.connect() as connection:
-        migrated = await connection.run_sync(definitions)
-    await engine.dispose()
 
-    assert migrated == declared
+    def declare(connection: SyncConnection) -> dict[str, str]:
+        metadata.create_all(connection)
+        declared = definitions(connection)
+        metadata.drop_all(connection)
+        return declared
+
+    declared = await run_on(empty_url, declare)
+    await migrate(empty_url)
+
+    assert await run_on(empty_url, definitions) == declared
 
 
 async def test_migrating_again_changes_nothing(database_url: str) -> None:
@@ -181,28 +172,48 @@ async def test_units_that_lock_each_other_are_run_again(database: Database) -> N
     assert counts == [3, 3]
 
 
-async def test_an_urgent_write_waits_behind_nobody(database: Database) -> None:
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_an_urgent_write_is_next_on_sqlite(database: Database) -> None:
     order: list[str] = []
+    loop = asyncio.get_running_loop()
+    started, go_on = asyncio.Event(), threading.Event()
+
+    async def slow(_connection: Connection) -> None:
+        loop.call_soon_threadsafe(started.set)
+        go_on.wait()
+
+    async def note(_connection: Connection, name: str) -> None:
+        order.append(name)
+
+    running = [asyncio.create_task(database.write(slow))]
+    await started.wait()
+    running += [asyncio.create_task(database.write(partial(note, name="ordinary"))) for _ in range(3)]
+    await asyncio.sleep(0)  # let the three queue before the heartbeat comes
+    running.append(asyncio.create_task(database.write(partial(note, name="urgent"), urgent=True)))
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(*running)
+
+    assert order[0] == "urgent"
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+async def test_an_urgent_write_needs_no_connection_of_the_others(database: Database) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(_connection: Connection) -> None:
         started.set()
         await go_on.wait()
 
-    async def note(_connection: Connection, name: str) -> None:
-        order.append(name)
-
-    running = [asyncio.create_task(database.write(slow)) for _ in range(8)]
+    running = [asyncio.create_task(database.write(slow)) for _ in range(8)]  # as many as there are
     await started.wait()
-    running += [asyncio.create_task(database.write(lambda c: note(c, "ordinary"))) for _ in range(3)]
-    await asyncio.sleep(0)  # let the three queue before the heartbeat comes
-    running.append(asyncio.create_task(database.write(lambda c: note(c, "urgent"), urgent=True)))
-    if database.dialect == "postgresql":
-        await running[-1]  # on its own connection, while every other one is taken
+    await database.write(partial(put, task="urgent"), urgent=True)
+    busy = not any(task.done() for task in running)
     go_on.set()
     await asyncio.gather(*running)
 
-    assert order[0] == "urgent"
+    assert busy
+    assert await tasks(database) == ["urgent"]
 
 
 async def test_the_clock_is_the_same_in_a_statement_and_alone(database: Database) -> None:
@@ -252,7 +263,7 @@ async def test_a_closed_sqlite_database_says_so(database: Database) -> None:
 
 @pytest.fixture
 async def cut_wire(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = engine_of(database_url)
+    engine = postgresql.engine(database_url, connections=1)
     yield engine
     await engine.dispose()
 
@@ -340,6 +351,7 @@ async def test_a_full_disk_fails_its_unit_and_not_the_others(database: Database,
     assert await tasks(database) == ["a", "b"]
 
 
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
 async def test_a_unit_that_is_cancelled_within_a_statement_harms_nobody_else(database: Database) -> None:
     async def cancelled(connection: Connection) -> None:
         task = asyncio.current_task()
@@ -357,6 +369,86 @@ async def test_a_unit_that_is_cancelled_within_a_statement_harms_nobody_else(dat
     assert len(done) == 3
     assert cancelling.cancelled() or isinstance(cancelling.exception(), Transient)
     assert await tasks(database) == ["a", "b"]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_a_unit_whose_caller_is_cancelled_runs_to_its_end(database: Database) -> None:
+    loop = asyncio.get_running_loop()
+    started, go_on = asyncio.Event(), threading.Event()
+
+    async def slow(connection: Connection) -> None:
+        loop.call_soon_threadsafe(started.set)
+        go_on.wait()
+        await put(connection, "all the same")
+
+    cancelled = asyncio.create_task(database.write(slow))
+    await started.wait()
+    cancelled.cancel()
+    await asyncio.wait({cancelled})
+    go_on.set()
+    await database.write(partial(put, task="after"))
+
+    assert cancelled.cancelled()
+    assert await tasks(database) == ["after", "all the same"]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_a_unit_that_waits_for_anything_else_is_a_bug_of_its_own(database: Database) -> None:
+    async def waits(connection: Connection) -> None:
+        await put(connection, "never")
+        await asyncio.sleep(0)
+
+    results = await asyncio.gather(
+        database.write(waits), database.write(partial(put, task="a")), return_exceptions=True
+    )
+
+    assert isinstance(results[0], Bug)
+    assert await tasks(database) == ["a"]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("statements", [pytest.param(1, id="in one"), pytest.param(1_000_000, id="in many")])
+async def test_a_unit_that_takes_too_long_is_stopped(database_url: str, statements: int) -> None:
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    statement = text(endless if statements == 1 else "SELECT 1")
+    database = await SqliteDatabase.open(
+        Path(make_url(database_url).database or ""), clock=SystemClock(), unit_limit_s=0.1
+    )
+
+    async def slow(connection: Connection) -> None:
+        await put(connection, "never")
+        for _ in range(statements):
+            await connection.execute(statement)
+
+    with pytest.raises(Transient, match="took longer"):
+        await database.write(slow)
+    await database.write(partial(put, task="after"))
+    found = await tasks(database)
+    await database.close()
+
+    assert found == ["after"]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_a_unit_need_not_look_at_what_it_asked_for(database: Database) -> None:
+    async def careless(connection: Connection) -> None:
+        await connection.execute(tick.insert().values(task="a", due_ms=1).returning(tick.c.task))
+
+    await database.write(careless)
+
+    assert await tasks(database) == ["a"]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_a_unit_keeps_the_log_context_of_its_caller(database: Database) -> None:
+    async def contexts(_connection: Connection) -> object:
+        return structlog.contextvars.get_contextvars().get("event_id")
+
+    async def bound(name: str) -> object:
+        with structlog.contextvars.bound_contextvars(event_id=name):
+            return await database.write(contexts)
+
+    assert list(await asyncio.gather(bound("a"), bound("b"))) == ["a", "b"]
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)

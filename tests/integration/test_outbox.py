@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -179,7 +180,10 @@ async def test_a_wake_before_the_commit_is_not_too_early(database: Database) -> 
 
     async def unit(connection: Connection) -> None:
         await Outbox(CLOCK, source="/test", written=relay.wake).command(asked("a"))(connection)
-        await asyncio.sleep(0.05)
+        if database.dialect == "sqlite":
+            time.sleep(0.05)  # noqa: ASYNC251 - in the writer's thread, where nothing else can be waited for
+        else:
+            await asyncio.sleep(0.05)
 
     async with relaying(relay):
         await asyncio.sleep(0)
