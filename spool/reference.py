@@ -21,7 +21,7 @@ import httpx
 from services.clipper.settings import ClipperSettings
 from shared.events.envelope import EventData
 from shared.events.registry import TYPES
-from shared.settings.settings import Environment, Settings, load_settings
+from shared.settings.settings import Environment, Settings, load_settings, variable_of
 from spool.reference_metrics import metrics_page
 from spool.serving import SERVICES, Running, serve
 
@@ -50,7 +50,7 @@ def settings_page() -> str:
 def _setting_rows(group: type[Environment]) -> Iterator[str]:
     said = _attribute_docs(group)
     for name, field in group.model_fields.items():
-        variable = str(group.model_config["env_prefix"]) + name.upper()
+        variable = variable_of(group, name)
         default = field.default
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         yield f"| `{variable}` | {'' if shown in (None, '') else f'`{shown}`'} | {said[name]} |"

@@ -1,6 +1,8 @@
-"""What fits on every bus: the smallest limits of the transports, held on all of them alike.
+"""What fits on every bus, and what on some.
 
-A Spool that moves from one transport to another is never surprised by a message that no longer fits.
+Names and headers are held to the smallest limits of all transports, so that a Spool which moves from one
+to another is never surprised by them. How large a body may be differs too much for that: every transport
+tells its own limit (`Capabilities.max_body_bytes`), see docs/decisions/0006.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ from shared.bus.message import Message
 from shared.bus.port import TooLarge
 from shared.kernel.errors import Refused
 
-MAX_BODY_BYTES = 16 * 1024 * 1024  # what RabbitMQ 4 takes unless it is told otherwise
+MAX_BODY_BYTES = 16 * 1024 * 1024  # what RabbitMQ 4 takes unless it is told otherwise; locally the same
 MAX_NAME_BYTES = 255  # an AMQP short string: ids, types, content types
 MAX_HEADER_NAME_BYTES = 128  # AMQP's field names; clients cut longer ones short without a word
 MAX_HEADERS_BYTES = 64 * 1024  # AMQP sends all headers in one frame of 128 KiB, shared with the rest
 
 
 def check_size(message: Message) -> None:
-    """Raise TooLarge for a message that some transport cannot carry, Refused for text that is no Unicode."""
+    """Raise TooLarge for a message that is not carried anywhere, Refused for text that is no Unicode.
+
+    A transport with a smaller limit for bodies looks at it in addition.
+    """
     if len(message.body) > MAX_BODY_BYTES:
         raise TooLarge(f"the body has {len(message.body)} bytes, at most {MAX_BODY_BYTES} are carried")
     for field, text, limit_bytes in _names(message):

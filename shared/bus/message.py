@@ -8,6 +8,9 @@ from typing import Any
 
 # The subscription of this name receives what the broker itself has given up.
 DEAD_LETTERS = "dead"
+# The header that tells there in which queue it died, on every transport as RabbitMQ calls it:
+# https://www.rabbitmq.com/docs/dlx#effects
+FIRST_QUEUE = "x-first-death-queue"
 
 
 @dataclass(frozen=True, slots=True)

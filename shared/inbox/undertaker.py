@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.bus.message import Delivery, Subscription
+from shared.bus.message import FIRST_QUEUE, Delivery, Subscription
 from shared.bus.port import Bus
 from shared.database.engine import Connection, Database
 from shared.database.inserting import insert_into
@@ -28,7 +28,6 @@ log = structlog.get_logger()
 
 WAIT_S = 30.0
 PAUSE_S = 5.0
-FIRST_QUEUE = "x-first-death-queue"  # https://www.rabbitmq.com/docs/dlx#effects
 
 
 class Undertaker:

@@ -161,6 +161,10 @@ async def open_bus(settings: Settings) -> Bus:
         from shared.bus.rabbitmq import RabbitBus
 
         return await RabbitBus.open(settings.bus, unrouted=_count_unrouted)
+    if settings.bus.startswith("aws:"):
+        from shared.bus.sqs import SqsBus
+
+        return await SqsBus.open(settings.bus, region=settings.aws_region, unrouted=_count_unrouted)
     from shared.bus.local import LocalBus
 
     return await LocalBus.open(settings.data_directory / "bus.db", unrouted=_count_unrouted)

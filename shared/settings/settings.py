@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.kernel.addresses import each_host
 from shared.kernel.errors import Refused
+from shared.settings.aws_address import AwsAddress
 
 PREFIX = "SPOOL_"
 
@@ -47,8 +48,14 @@ class Environment(BaseSettings):
 class Settings(Environment):
     """What configures a process. Three addresses decide the rest: bus, storage and database."""
 
-    bus: Annotated[str, Field(examples=["amqp://user:password@rabbitmq:5672/", "local:"])] = "local:"
-    """Where events come from and go to: `local:`, or `amqp://…` (RabbitMQ; `amqps://` for TLS).
+    bus: Annotated[
+        str,
+        Field(examples=["amqp://user:password@rabbitmq:5672/", "aws:?region=eu-central-1", "local:"]),
+    ] = "local:"
+    """Where events come from and go to: `local:`, `amqp://…` (RabbitMQ; `amqps://` for TLS), or `aws:`.
+
+    `aws:?region=…&endpoint=…&prefix=spool&topics=one&create=yes` is SNS with SQS; every option may be left
+    out, and [transports.md](transports.md) says what they mean.
 
     The nodes of a RabbitMQ cluster are named with commas, `amqp://user:password@one:5672,two:5672/`: when
     one goes away, Spool connects to the next.
@@ -71,6 +78,11 @@ class Settings(Environment):
         ),
     ] = None
     """`sqlite:////absolute/path` or `postgresql://…`. Default: `spool.db` in the data directory."""
+    aws_region: Annotated[str | None, Field(validation_alias="AWS_REGION", examples=["eu-central-1"])] = None
+    """The region of `aws:` when the address names none, as containers on AWS are told it.
+
+    Everything else about AWS is found as usual: credentials, profile, `AWS_ENDPOINT_URL`.
+    """
     data_directory: Path = Path("spool-data")
     """The directory of the embedded default: database, bus, media, key and lock."""
 
@@ -113,8 +125,11 @@ class Settings(Environment):
     def _bus_is_known(cls, address: str) -> str:
         if address.startswith("local:") and address != "local:":
             raise ValueError("local: takes nothing behind it; SPOOL_DATA_DIRECTORY says where it is")
+        if address.startswith("aws:"):
+            AwsAddress.parse(address)
+            return address
         for one in each_host(address):
-            _complete(one, ("local", "amqp", "amqps"))
+            _complete(one, ("local", "amqp", "amqps", "aws"))
         return address
 
     @field_validator("bus_plain_url")
@@ -168,10 +183,16 @@ def load(group: type[Group], **overrides: Any) -> Group:
         raise SettingsError("the file .env is not UTF-8", hint="write it again as plain text") from None
 
 
+def variable_of(group: type[Environment], name: str) -> str:
+    """Return the variable of the environment that a setting is read from."""
+    alias = group.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else str(group.model_config["env_prefix"]) + name.upper()
+
+
 def _explain(group: type[Environment], error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     name = str(first["loc"][0])
-    variable = str(group.model_config["env_prefix"]) + name.upper()
+    variable = variable_of(group, name)
     wrong = first["msg"].removeprefix("Value error, ")
     return f"{variable}: {wrong}; for example {variable}={_example(group, name)}"
 

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from shared.bus.local import LocalBus
-from shared.bus.message import DEAD_LETTERS, Message, Subscription
+from shared.bus.message import DEAD_LETTERS, FIRST_QUEUE, Message, Subscription
 from shared.database.engine import Database
 from shared.database.tables import State
 from shared.events.clip import ClipRequested
 from shared.events.envelope import CONTENT_TYPE, wrap
 from shared.inbox.dead_letters import list_dead_letters, show_dead_letter
 from shared.inbox.listing import WorkRow
-from shared.inbox.undertaker import FIRST_QUEUE, Undertaker
+from shared.inbox.undertaker import Undertaker
 
 # On the local bus nothing dies by itself, so what a broker would do is published.
 DEAD = Subscription(service="clipper", name=DEAD_LETTERS, types=("given_up",))

@@ -1,0 +1,283 @@
+"""One queue of SQS: long polls that are never cut off, and the deliveries that were taken of it.
+
+SQS hides a message from everybody as soon as a poll finds it, and a poll that is cancelled finds it for
+nobody: it comes back only after the visibility timeout. So polls run in tasks of their own, which nobody
+cancels; what one finds when its receiver is gone waits here for the next, and is given back at the end.
+
+What is held here is kept hidden by a heartbeat, and only that: a process that dies is not one that beats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shared.bus.message import Delivery, Subscription
+from shared.bus.sqs_errors import QueueMissing, is_stale
+from shared.bus.sqs_link import ANSWER_S, MAX_BATCH, Link
+from shared.bus.sqs_message import Receipt, type_of, unpack
+from shared.bus.sqs_names import Names
+from shared.kernel.errors import Unavailable
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
+
+log = structlog.get_logger()
+
+ATTEMPTS = 3  # for entries of a batch that SQS could not do this time
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long things take. Tests make them short."""
+
+    visibility_s: int = 60  # hidden from others this long after a receive or a heartbeat
+    poll_s: int = 5  # the longest poll, and with it the longest wait for one to end at close; at most 20
+    idle_s: float = 5.0  # what a poll found goes back when nobody asks for it any more
+
+    @property
+    def tick_s(self) -> float:
+        """How often to look what has to be extended or given back."""
+        return min(1.0, self.visibility_s / 8)
+
+
+class Receiver:
+    """One subscription. Its polls are tasks that end by themselves; `close` waits for the last one."""
+
+    def __init__(
+        self, subscription: Subscription, url: str, *, link: Link, names: Names, times: Times
+    ) -> None:
+        """Ask nothing yet: that needs somebody who wants deliveries."""
+        self.url = url
+        self.is_missing = False  # the queue does not exist any more
+        self._subscription = subscription
+        self._link = link
+        self._names = names
+        self._times = times
+        self._buffer: deque[Delivery] = deque()  # found, and nobody took it yet
+        self._held: dict[str, float] = {}  # receipt handle -> hidden until; the buffer too
+        self._news = asyncio.Event()  # something to take, room for it, or the end
+        self._poll: asyncio.Task[None] | None = None
+        self._failure: Unavailable | None = None  # of the last poll, until a receiver has seen it
+        self._waiting = 0
+        self._asked_at = self._now()
+        self._stopped = False
+
+    async def receive(self, *, at_most: int, wait_s: float) -> list[Delivery]:
+        """Take up to `at_most` deliveries, waiting for the first. Cancelling it takes nothing."""
+        deadline = self._now() + wait_s
+        self._failure = None if self._poll is None else self._failure
+        self._waiting += 1
+        try:
+            while not self._stopped:
+                self._news.clear()
+                if taken := self._take(at_most):
+                    return taken
+                self._raise_failure()
+                short = self._ask(at_most, deadline - self._now())
+                if not await self._heard_by(None if short else deadline) or (short and not self._buffer):
+                    self._raise_failure()
+                    return []
+        finally:
+            self._waiting -= 1
+            self._asked_at = self._now()
+        return []
+
+    async def acknowledge(self, receipts: Collection[Receipt]) -> None:
+        """Delete what is still ours. What cannot be deleted is let go: it comes again, and is recognised."""
+        handles = self._let_go(receipts)
+        async with self._in_batches(handles, "acknowledge") as batches:
+            for batch in batches:
+                answer = await self._link.sqs.delete_message_batch(
+                    QueueUrl=self.url,
+                    Entries=[{"Id": str(n), "ReceiptHandle": handle} for n, handle in batch.items()],
+                )
+                batches.failed(batch, answer.get("Failed", []))
+
+    async def give_back(self, receipts: Collection[Receipt]) -> None:
+        """Make what is still ours visible at once. What cannot be told to SQS comes by itself, later."""
+        handles = self._let_go(receipts)
+        with suppress(Unavailable):
+            await self._hide(handles, 0, "give back")
+
+    async def tend(self) -> None:
+        """Keep hidden what is held, and give back what nobody asks for. Raises nothing."""
+        if self._buffer and not self._waiting and self._now() - self._asked_at > self._times.idle_s:
+            await self._give_back_buffer()
+        now = self._now()
+        for handle in [handle for handle, until in self._held.items() if until <= now]:
+            self._lose(handle)  # somebody else may have it by now
+        ending = now + self._times.visibility_s * 2 / 3
+        due = [handle for handle, until in self._held.items() if until < ending]
+        if not due:
+            return
+        try:
+            stale = await self._hide(due, self._times.visibility_s, "keep deliveries hidden")
+        except Unavailable as error:
+            log.warning("bus.no_heartbeat", queue=self._subscription.queue, reason=str(error))
+            return
+        for handle in due:
+            if handle in stale:
+                self._lose(handle)
+            elif handle in self._held:
+                self._held[handle] = now + self._times.visibility_s
+
+    async def stop(self) -> None:
+        """Let every receiver return, and give back what none of them took. The last poll ends by itself."""
+        self._stopped = True
+        self._news.set()
+        await self._give_back_buffer()
+
+    async def close(self) -> None:
+        """Wait for the last poll, then give back everything that is held."""
+        await self.stop()
+        if self._poll is not None:
+            await asyncio.wait({self._poll})
+        await self.give_back([Receipt(handle) for handle in tuple(self._held)])
+
+    def _take(self, at_most: int) -> list[Delivery]:
+        room = self._subscription.hands - (len(self._held) - len(self._buffer))
+        return [self._buffer.popleft() for _ in range(min(at_most, room, len(self._buffer)))]
+
+    def _ask(self, at_most: int, wait_s: float) -> bool:
+        """Have a poll under way, for no more than there are hands. Say whether a new one does not wait."""
+        wanted = min(at_most, self._subscription.hands - len(self._held), MAX_BATCH)
+        if self._poll is not None or self._buffer or wanted <= 0:
+            return False
+        poll_s = min(max(math.ceil(wait_s), 0), self._times.poll_s)
+        self._poll = asyncio.create_task(
+            self._run_poll(wanted, poll_s), name=f"poll {self._subscription.queue}"
+        )
+        return poll_s == 0
+
+    async def _heard_by(self, deadline: float | None) -> bool:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _raise_failure(self) -> None:
+        if (failure := self._failure) is not None:
+            self._failure = None
+            raise failure
+
+    async def _run_poll(self, wanted: int, poll_s: int) -> None:
+        asked_at = self._now()
+        try:
+            found = await self._receive(wanted, poll_s)
+        except Unavailable as error:
+            self.is_missing = isinstance(error, QueueMissing)
+            self._failure = error
+        else:
+            self.is_missing = False
+            for each in found:
+                delivery = self._delivery(each)
+                # Hidden at the latest since it was found, at the earliest since it was asked for.
+                self._held[delivery.receipt.handle] = asked_at + self._times.visibility_s
+                self._buffer.append(delivery)
+        finally:
+            self._poll = None
+            self._news.set()
+        if self._stopped:
+            await self._give_back_buffer()
+
+    async def _receive(self, wanted: int, poll_s: int) -> Sequence[MessageTypeDef]:
+        doing = f"receive from {self._subscription.queue}"
+        async with self._link.asking("SQS", doing, within_s=poll_s + ANSWER_S):
+            answer = await self._link.sqs.receive_message(
+                QueueUrl=self.url,
+                MaxNumberOfMessages=wanted,
+                WaitTimeSeconds=poll_s,
+                VisibilityTimeout=self._times.visibility_s,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        return answer.get("Messages", [])
+
+    def _delivery(self, received: MessageTypeDef) -> Delivery:
+        return unpack(received, queue=self._subscription.queue, first_queue=self._first_queue(received))
+
+    def _first_queue(self, received: MessageTypeDef) -> str | None:
+        """Return the queue that a dead letter died in. Where SQS does not say it, its type does."""
+        if self.url.rpartition("/")[2] != self._names.dead_letters(self._subscription.service):
+            return None
+        service = self._subscription.service
+        if source := received.get("Attributes", {}).get("DeadLetterQueueSourceArn"):
+            return self._names.spoken(source.rpartition(":")[2], service)
+        event_type = type_of(received)
+        return f"{service}.{event_type}" if event_type else None
+
+    async def _give_back_buffer(self) -> None:
+        left = [delivery.receipt for delivery in self._buffer]
+        self._buffer.clear()
+        await self.give_back(left)
+
+    def _let_go(self, receipts: Iterable[Receipt]) -> list[str]:
+        """Hold the deliveries no longer; return the handles of those that were held: others are stale."""
+        handles = [receipt.handle for receipt in receipts if self._held.pop(receipt.handle, None) is not None]
+        self._news.set()  # there is room again
+        return handles
+
+    def _lose(self, handle: str) -> None:
+        self._held.pop(handle, None)
+        self._buffer = deque(each for each in self._buffer if each.receipt.handle != handle)
+        self._news.set()
+        log.info("bus.delivery_lost", queue=self._subscription.queue, reason="it is visible to others again")
+
+    async def _hide(self, handles: Sequence[str], visibility_s: int, doing: str) -> set[str]:
+        """Change how long messages stay hidden; return the handles that are stale."""
+        async with self._in_batches(handles, doing) as batches:
+            for batch in batches:
+                answer = await self._link.sqs.change_message_visibility_batch(
+                    QueueUrl=self.url,
+                    Entries=[
+                        {"Id": str(n), "ReceiptHandle": handle, "VisibilityTimeout": visibility_s}
+                        for n, handle in batch.items()
+                    ],
+                )
+                batches.failed(batch, answer.get("Failed", []))
+        return batches.stale
+
+    @asynccontextmanager
+    async def _in_batches(self, handles: Sequence[str], doing: str) -> AsyncIterator[_Batches]:
+        batches = _Batches(handles)
+        async with self._link.asking("SQS", f"{doing} in {self._subscription.queue}"):
+            yield batches
+        if batches.left:
+            raise Unavailable(f"SQS did not {doing} {len(batches.left)} deliveries")
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class _Batches:
+    """Handles in tens, those that SQS could not do this time once more."""
+
+    def __init__(self, handles: Sequence[str]) -> None:
+        self.stale: set[str] = set()
+        self.left: list[str] = list(handles)
+
+    def __iter__(self) -> Iterator[dict[int, str]]:
+        for _ in range(ATTEMPTS):
+            round_of, self.left = iter(self.left), []
+            while batch := list(islice(round_of, MAX_BATCH)):
+                yield dict(enumerate(batch))
+
+    def failed(self, batch: dict[int, str], failures: Sequence[BatchResultErrorEntryTypeDef]) -> None:
+        """Take note of what was not done: a stale handle never will be."""
+        for failure in failures:
+            handle = batch[int(failure["Id"])]
+            if is_stale(failure.get("Code", "")):
+                self.stale.add(handle)
+            else:
+                self.left.append(handle)
