@@ -90,6 +90,7 @@ class SqsBus:
         Bytes that are no text take a third more; the headers count as well.
         """
         return Capabilities(
+            system="aws_sqs",
             max_body_bytes=MAX_MESSAGE_BYTES - OWN_BYTES,
             max_batch=MAX_BATCH,
             survives_restart=True,
