@@ -2,7 +2,7 @@
 
 Names and headers are held to the smallest limits of all transports, so that a Spool which moves from one
 to another is never surprised by them. How large a body may be differs too much for that: every transport
-tells its own limit (`Capabilities.max_body_bytes`), see docs/decisions/0006.
+tells its own limit (`Capabilities.max_body_bytes`), see docs/decisions/0007.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from spool.reference import PAGES, pages
+from spool.reference import MADE_BY, PAGES, pages
 
 
 async def test_the_reference_pages_are_not_stale() -> None:
     made = await pages()
 
-    kept = {path.name: path.read_text(encoding="utf-8") for path in PAGES.iterdir()}
+    there = {path.name: path.read_text(encoding="utf-8") for path in PAGES.iterdir()}
+    # The others are written by hand; one that says it was made has to be one that still is.
+    kept = {name: text for name, text in there.items() if name in made or MADE_BY in text}
+
     assert kept == made, "run `make reference` and commit what it writes"
