@@ -14,6 +14,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import cast
 
 from aio_pika import RobustConnection
@@ -69,10 +70,11 @@ class RabbitBus:
             undo.push_async_callback(disconnect, publishing)
             receiving = await connect(url, name="spool receives")
             undo.push_async_callback(disconnect, receiving)
-            channel = await _open_channel(publishing, confirms=True)
+            open_channel = partial(_open_channel, publishing, confirms=True)
+            channel = await open_channel()
             async with answering("declare the exchange"):
                 await declare_exchange(channel, exchange)
-            publisher = Publisher(channel, exchange, unrouted or _nobody_counts)
+            publisher = Publisher(channel, exchange, unrouted or _nobody_counts, open_channel=open_channel)
             undo.pop_all()
         return cls(publishing, receiving, publisher, exchange=exchange)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import stamina
@@ -23,16 +23,30 @@ WINDOWS = 4  # at once, of callers that do not know of each other
 CONFIRM_S = 15.0  # for one window with all its attempts
 ATTEMPTS = 8  # a leader that moves refuses for a second or so
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0  # between two attempts
+ELECTION_S = 1.0  # a cluster has elected a leader by then; who is still refused has to go another way
 
 
 class Publisher:
     """Publishes to one exchange, on a connection that nothing else uses."""
 
     def __init__(
-        self, channel: AbstractRobustChannel, exchange: str, unrouted: Callable[[str], None]
+        self,
+        channel: AbstractRobustChannel,
+        exchange: str,
+        unrouted: Callable[[str], None],
+        *,
+        open_channel: Callable[[], Awaitable[AbstractRobustChannel]],
     ) -> None:
-        """Publish to `exchange`; tell `unrouted` the type of each fact that nobody wants."""
+        """Publish to `exchange`; tell `unrouted` the type of each fact that nobody wants.
+
+        `open_channel` is for going on with another channel.
+        """
         self._channel = channel
+        self._retired: AbstractRobustChannel | None = None  # the channel before this one
+        self._open_channel = open_channel
+        self._refused_since: dict[str, float] = {}  # types, when nothing of them was confirmed since
+        self._renewed_at = -CONFIRM_S
+        self._renewing = asyncio.Lock()
         self._exchange = exchange
         self._unrouted = unrouted
         self._turns = asyncio.Semaphore(WINDOWS)
@@ -76,6 +90,7 @@ class Publisher:
 
         Facts are mandatory to the broker as well, so that those nobody wants are counted.
         """
+        await self._renew()
         answers = await send(self._channel, self._exchange, left)
         refusal: DeliveryError | None = None
         tried, left[:] = tuple(left), []
@@ -83,11 +98,32 @@ class Publisher:
             try:
                 if isinstance(answer.result(), DeliveredMessage):
                     returned.append(message)
+                self._refused_since.pop(message.type, None)
             except DeliveryError as error:
+                self._refused_since.setdefault(message.type, asyncio.get_running_loop().time())
                 left.append(message)
                 refusal = error
         if refusal is not None:
             raise refusal
+
+    async def _renew(self) -> None:
+        """Go on with a new channel where nothing of a type goes through the old one for too long.
+
+        A channel on which something was first published to a queue just as its leader was lost looks for the
+        lost one: RabbitMQ 3.10 refuses all of it for as long as that node is away, whoever leads by now.
+        """
+        async with self._renewing:
+            now = asyncio.get_running_loop().time()
+            if now < min(self._refused_since.values(), default=now) + ELECTION_S:
+                return
+            if now < self._renewed_at + CONFIRM_S:
+                return
+            retired, self._retired = self._retired, None
+            if retired is not None:
+                await retired.close()  # what was on its way there has had its time
+            self._retired, self._channel = self._channel, await self._open_channel()
+            self._renewed_at = now
+            self._refused_since.clear()
 
     @asynccontextmanager
     async def _alone(self, window: Sequence[Message]) -> AsyncIterator[None]:
