@@ -1,4 +1,4 @@
-"""Footage and the nursery of victims, once for the room."""
+"""Footage, the nursery of victims, and servers that may be broken: once for the room."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 from tests.anomaly.installation import Addresses, Installation, open_installation
 from tests.anomaly.nursery import Nursery, nursery_process, open_nursery
 from tests.anomaly.recordings import LARGE, SMALL, Footage, record_footage
+from tests.anomaly.road import Road, open_road
+from tests.anomaly.servers import PostgresServer, RabbitNode, postgres_server, rabbit_nodes
 
 
 @pytest.fixture(scope="session")
@@ -58,4 +60,31 @@ def nursery_socket() -> Iterator[Path]:
 @pytest.fixture
 async def nursery(nursery_socket: Path) -> AsyncIterator[Nursery]:
     async with open_nursery(nursery_socket) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[list[RabbitNode]]:
+    """Return three nodes of RabbitMQ, each alone until a test joins them."""
+    with rabbit_nodes(3) as started:
+        yield started
+
+
+@pytest.fixture
+def lone_node(nodes: list[RabbitNode]) -> RabbitNode:
+    """Return a broker that may be broken, and is mended again by whoever does."""
+    return nodes[-1]
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[PostgresServer]:
+    """Return a PostgreSQL that may be broken, and is mended again by whoever does."""
+    with postgres_server() as started:
+        yield started
+
+
+@pytest.fixture
+async def road(tmp_path: Path, amqp_url: str, postgres_url: str) -> AsyncIterator[Road]:
+    """Open a road on RabbitMQ and PostgreSQL, on which nobody works yet."""
+    async with open_road(tmp_path, database=postgres_url, bus=amqp_url) as opened:
         yield opened

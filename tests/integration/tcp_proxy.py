@@ -1,23 +1,26 @@
-"""A proxy between a client and a real server that can cut, hold and refuse connections."""
+"""A proxy between a client and a real server that can delay, cut, hold, forget and refuse connections."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 CHUNK_BYTES = 64 * 1024
 
 
 class TcpProxy:
-    """Forwards to one server. Make it with `open_proxy`."""
+    """Forwards to one server. Make it with `open_proxy`. `latency_s` is added on each way."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._servers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self.latency_s = 0.0
         self.port = 0
 
     async def accept(self) -> None:
@@ -39,23 +42,37 @@ class TcpProxy:
         self._flowing.set()
 
     def hold(self) -> None:
-        """Forward nothing until the next `cut`: both sides believe the other is there."""
+        """Forward nothing until the next `cut` or `release`: both sides believe the other is there."""
         self._flowing.clear()
+
+    def release(self) -> None:
+        """Forward what was held, late."""
+        self._flowing.set()
+
+    def forget(self) -> None:
+        """Leave every connection half-open: gone for the server, and the client is not told."""
+        self.hold()
+        for writer in tuple(self._servers):
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, there_writer}
+        self._servers.add(there_writer)
         try:
             await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
         finally:
             self._writers -= {writer, there_writer}
+            self._servers.discard(there_writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
                 await self._flowing.wait()
+                await asyncio.sleep(self.latency_s)
                 writer.write(data)
                 await writer.drain()
+        await self._flowing.wait()  # an end is held back too
         writer.transport.abort()
 
 
@@ -68,3 +85,12 @@ async def open_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
         yield proxy
     finally:
         await proxy.refuse()
+
+
+@asynccontextmanager
+async def open_proxy_to(url: str) -> AsyncIterator[tuple[TcpProxy, str]]:
+    """Open a proxy to a URL's server. Yields it, and the URL that leads through it."""
+    address = urlsplit(url)
+    credentials, at, _ = address.netloc.rpartition("@")
+    async with open_proxy(address.hostname or "", address.port or 0) as proxy:
+        yield proxy, address._replace(netloc=f"{credentials}{at}127.0.0.1:{proxy.port}").geturl()

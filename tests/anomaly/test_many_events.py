@@ -1,0 +1,41 @@
+"""Ten thousand events and workers that die: none lost, each effect once, no answer under two ids."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from tests.anomaly.road import Road
+
+EVENTS = 10_000
+WORKERS = 2
+SHORTEST_LIFE_S, LONGEST_LIFE_S = 1.0, 6.0
+
+
+async def kill_at_random(road: Road) -> None:
+    """Kill one worker after the other, and start another in its place, for ever."""
+    while True:
+        await asyncio.sleep(random.uniform(SHORTEST_LIFE_S, LONGEST_LIFE_S))
+        await random.choice(road.living()).kill()
+        road.deaths += 1
+        await road.start_mill()
+
+
+@pytest.mark.limit(300)  # ten thousand events, on two cores that have much else to do
+async def test_ten_thousand_events_lose_nothing_to_workers_that_die(road: Road) -> None:
+    await road.start_mills(WORKERS)
+    killing = asyncio.create_task(kill_at_random(road))
+    await road.ask(EVENTS)
+    await road.until_all_is_told()
+    killing.cancel()
+    await asyncio.wait([killing])
+    await road.until_all_is_heard()
+    await road.stop()
+    truth = await road.truth()
+    print(f"{road.deaths} workers killed; {truth}")
+
+    assert truth.faults == []
+    assert truth.asked == EVENTS
+    assert road.deaths > 0
