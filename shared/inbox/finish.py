@@ -1,6 +1,7 @@
-"""How a piece of work ends: one transaction, and only with a token that is still valid.
+"""How a piece of work ends: in one transaction, and only with a token that is still valid.
 
-The first statement of each is the fence. Who comes too late changes nothing: no row, no event, no write.
+The fence is its first statement. Who comes too late changes nothing: no row, no event, no write.
+Pieces that end at the same moment share the transaction; when that fails, each has one of its own.
 """
 
 from __future__ import annotations
@@ -8,19 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import delete, select
 
-from shared.database.engine import Connection, Database, OutcomeUnknown, Unit
+from shared.database.engine import Connection, Database, OutcomeUnknown
+from shared.database.inserting import insert_into
 from shared.database.tables import State, inbox, inbox_wake
 from shared.events.envelope import Event, Kind, announce
-from shared.inbox.claims import Claim, is_held
+from shared.inbox.claims import Claim
+from shared.inbox.ending import Ending, Fence, Manner
 from shared.inbox.outcome import Done, Later, LeaseLost
-from shared.inbox.row import DEAD, DONE, READY, storable
-from shared.inbox.wake import register
+from shared.inbox.row import storable
+from shared.inbox.together import Together
+from shared.inbox.wake import wait_for_wakes
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.clock import Clock
-from shared.kernel.errors import Unavailable
+from shared.kernel.errors import Transient, Unavailable
 
+TOGETHER = 64  # pieces in one transaction: more gain little, and one that fails undoes more
 # What an hour of work has produced is worth waiting for a database that is away.
 TRIES = 60
 FIRST_PAUSE_S = 0.1
@@ -30,37 +35,48 @@ LONGEST_PAUSE_S = 5.0
 Append = Callable[[Connection, Sequence[tuple[Event, bool]], int], Awaitable[None]]
 
 
+class _Apart(Transient):
+    """The database asked to run the transaction again: rather each piece in one of its own."""
+
+
 class Finisher:
     """Ends work of one service."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, append: Append, source: str, checkpoint: Checkpoint
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        append: Append,
+        source: str,
+        checkpoint: Checkpoint,
+        together: int = TOGETHER,
     ) -> None:
-        """`source` is the CloudEvents source of what the service tells."""
+        """`source` is the CloudEvents source of what the service tells.
+
+        `together` is how many pieces may share a transaction; 1 ends each in one of its own.
+        """
         self._database = database
         self._clock = clock
         self._append = append
         self._source = source
         self._checkpoint = checkpoint
+        self._fence = Fence(database)
+        self._together = Together(self._end, at_most=together)
 
     async def done(self, claim: Claim, outcome: Done, *, traceparent: str | None) -> None:
         """Commit what happened. Raises LeaseLost, WorldMoved, Unavailable, or what a write raises."""
-
-        async def unit(connection: Connection) -> None:
-            await self._fence(
-                connection,
+        types = ",".join(event.type for event in outcome.events)[:64]
+        await self._conclude(
+            Ending(
                 claim,
-                state=DONE,
-                body=None,
-                done_ms=self._database.now_sql(),
-                lease_until_ms=None,
-                outcome=",".join(event.type for event in outcome.events)[:64],
-                reason=None,
-                failing_since_ms=None,
+                Manner.DONE,
+                values=(types,),
+                writes=outcome.writes,
+                events=self._announced(outcome, traceparent),
+                forgets_keys=claim.may_have_keys,
             )
-            await self._tell(connection, claim, outcome, traceparent)
-
-        await self._conclude(claim, unit)
+        )
 
     async def dead(
         self,
@@ -73,43 +89,31 @@ class Finisher:
         traceparent: str | None = None,
     ) -> None:
         """Keep it with its body and the reason, and commit what whoever asked should hear."""
-
-        async def unit(connection: Connection) -> None:
-            await self._fence(
-                connection,
+        await self._conclude(
+            Ending(
                 claim,
-                state=DEAD,
-                done_ms=self._database.now_sql(),
-                lease_until_ms=None,
-                outcome=outcome,
-                reason=storable(reason),
-                traceback_digest=digest,
+                Manner.DEAD,
+                values=(outcome, storable(reason), digest),
+                writes=farewell.writes,
+                events=self._announced(farewell, traceparent),
+                forgets_keys=claim.may_have_keys,
             )
-            await self._tell(connection, claim, farewell, traceparent)
-
-        await self._conclude(claim, unit)
+        )
 
     async def later(self, claim: Claim, outcome: Later) -> None:
-        """Let it sleep until the time or a wake. One that came since the claim makes it ready at once."""
-        woken = inbox.c.wake_count != claim.row.wake_count
+        """Let it sleep until the time or a wake. One that came since the claim makes it ready at once.
 
-        async def unit(connection: Connection) -> None:
-            await self._register(connection, claim, outcome)
-            await self._fence(
-                connection,
+        What the handler did not register before it looked is registered here; harmless where it did.
+        """
+        await self._conclude(
+            Ending(
                 claim,
-                state=READY,
-                attempt=inbox.c.attempt - 1,
-                lease_until_ms=None,
-                not_before_ms=case((woken, None), else_=outcome.until_ms),
-                waiting=case((woken, False), else_=True),
-                reason=storable(outcome.reason),
-                failing_since_ms=None,
+                Manner.LATER,
+                values=(outcome.until_ms, claim.row.wake_count, storable(outcome.reason)),
+                writes=outcome.writes,
+                wake_keys=outcome.wake_keys,
             )
-            for write in outcome.writes:
-                await write(connection)
-
-        await self._conclude(claim, unit)
+        )
 
     async def again(
         self,
@@ -124,98 +128,96 @@ class Finisher:
 
         The attempt stays `counted` unless nothing could have succeeded: a dependency was away.
         """
-
-        async def unit(connection: Connection) -> None:
-            now = self._database.now_sql()
-            await self._fence(
-                connection,
-                claim,
-                state=READY,
-                attempt=inbox.c.attempt - (0 if counted else 1),
-                lease_until_ms=None,
-                not_before_ms=now + delay_ms,
-                failing_since_ms=func.coalesce(inbox.c.failing_since_ms, now),
-                reason=storable(reason),
-                traceback_digest=digest,
-            )
-
-        await self._conclude(claim, unit)
+        given_back = 0 if counted else 1
+        values = (delay_ms, given_back, storable(reason), digest)
+        await self._conclude(Ending(claim, Manner.AGAIN, values=values))
 
     async def release(self, claim: Claim) -> None:
         """Give the claim back as if it had not been taken: ready now, the attempt not counted."""
+        await self._conclude(Ending(claim, Manner.RELEASED))
 
-        async def unit(connection: Connection) -> None:
-            await self._fence(
-                connection, claim, state=READY, attempt=inbox.c.attempt - 1, lease_until_ms=None, worker=None
-            )
-
-        await self._conclude(claim, unit)
-
-    async def _fence(self, connection: Connection, claim: Claim, **values: object) -> None:
-        fenced = await connection.execute(update(inbox).where(is_held(*claim.owner)).values(**values))
-        if fenced.rowcount != 1:
-            raise LeaseLost
-
-    async def _tell(
-        self, connection: Connection, claim: Claim, outcome: Done, traceparent: str | None
-    ) -> None:
-        if claim.may_have_keys:
-            await connection.execute(delete(inbox_wake).where(inbox_wake.c.inbox_id == claim.row.id))
-        for write in outcome.writes:
-            await write(connection)
-        if not outcome.events:
-            return
+    def _announced(self, outcome: Done, traceparent: str | None) -> tuple[tuple[Event, bool], ...]:
         now_ms = self._clock.now_ms()
-        events = [
+        return tuple(
             (
                 announce(data, source=self._source, time_ms=now_ms, traceparent=traceparent),
                 data.kind is Kind.COMMAND,
             )
             for data in outcome.events
-        ]
-        await self._append(connection, events, now_ms)
+        )
 
-    @staticmethod
-    async def _register(connection: Connection, claim: Claim, outcome: Later) -> None:
-        """Register late what the handler did not register before it looked; harmless where it did."""
-        if outcome.wake_keys:
-            row_id, token = claim.owner
-            await register(connection, row_id=row_id, token=token, keys=outcome.wake_keys)
-
-    async def _conclude(self, claim: Claim, unit: Unit[None]) -> None:
-        await self._commit(claim, unit)
+    async def _conclude(self, ending: Ending) -> None:
+        await self._commit(ending)
         self._checkpoint(Step.COMMITTED)
 
-    async def _commit(self, claim: Claim, unit: Unit[None]) -> None:
-        """Commit, waiting for a database that is away.
+    async def _commit(self, ending: Ending) -> None:
+        """Commit, waiting for a database that is away: at first with others, then alone.
 
         After a COMMIT with unknown outcome the fence looks: it lets us in only if nothing was committed. When
         it does not, the row tells whether that was us.
         """
+        end = self._together.join
         unknown = False
         pause_s = FIRST_PAUSE_S
         for _ in range(TRIES):
             try:
-                await self._database.write(unit)
-            except LeaseLost:
-                if unknown and await self._is_concluded(claim):
+                if await end(ending) or (unknown and await self._is_concluded(ending.claim)):
                     return
-                raise
+                raise LeaseLost
             except OutcomeUnknown:
                 unknown = True
             except Unavailable:
                 pass
-            else:
-                return
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            end = self._together.alone
         raise Unavailable("the database was away for too long to finish the work; it will be done again")
+
+    async def _end(self, endings: Sequence[Ending]) -> set[int]:
+        """End pieces that end in the same manner, in one transaction. Return the rows of those let in."""
+        runs = 0
+
+        async def unit(connection: Connection) -> set[int]:
+            nonlocal runs
+            runs += 1
+            if runs > 1 and len(endings) > 1:
+                raise _Apart
+            await wait_for_wakes(connection, [key for ending in endings for key in ending.wake_keys])
+            let_in = await self._fence.let_in(connection, endings)
+            await self._tell(connection, [each for each in endings if each.claim.row.id in let_in])
+            return let_in
+
+        return await self._database.write(unit)
+
+    async def _tell(self, connection: Connection, endings: Sequence[Ending]) -> None:
+        """Write what belongs to the ends of those that were let in."""
+        await _keep_keys(connection, endings)
+        # By subject, whatever their order was: two transactions come to the same rows the same way.
+        ordered = sorted(endings, key=lambda each: (each.claim.row.subject, each.claim.row.id))
+        for ending in ordered:
+            for write in ending.writes:
+                await write(connection)
+        events = [event for ending in ordered for event in ending.events]
+        if events:
+            await self._append(connection, events, self._clock.now_ms())
 
     async def _is_concluded(self, claim: Claim) -> bool:
         row_id, token = claim.owner
         ours = select(inbox.c.state).where(inbox.c.id == row_id, inbox.c.token == token)
         async with self._database.read() as connection:
             state: int | None = (await connection.execute(ours)).scalar()
-        if state is None:
-            raise LeaseLost
-        return state != State.WORKING
+        return state is not None and state != State.WORKING
+
+
+async def _keep_keys(connection: Connection, endings: Sequence[Ending]) -> None:
+    """Forget the wake keys of what is over, register those of what sleeps."""
+    forgetting = [each.claim.row.id for each in endings if each.forgets_keys]
+    if forgetting:
+        await connection.execute(delete(inbox_wake).where(inbox_wake.c.inbox_id.in_(forgetting)))
+    registering = [
+        {"inbox_id": each.claim.row.id, "wake_key": key}
+        for each in endings
+        for key in sorted(set(each.wake_keys))
+    ]
+    if registering:
+        await connection.execute(insert_into(connection, inbox_wake).on_conflict_do_nothing(), registering)

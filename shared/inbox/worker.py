@@ -14,7 +14,7 @@ from shared.database.engine import Database
 from shared.events.registry import Received
 from shared.inbox.claims import Claim, Claims, LeaseTimes, Stop
 from shared.inbox.endings import Endings, Hand
-from shared.inbox.finish import Append, Finisher
+from shared.inbox.finish import TOGETHER, Append, Finisher
 from shared.inbox.handling import reason_of
 from shared.inbox.intake import Diagnose, Intake, all_is_well
 from shared.inbox.outcome import LeaseLost
@@ -56,10 +56,12 @@ class Worker:
         times: LeaseTimes | None = None,
         poll_s: float = POLL_S,
         checkpoint: Checkpoint = pass_by,
+        together: int = TOGETHER,
     ) -> None:
         """`append` is the outbox's; `committed` is called after each commit that told something.
 
         `diagnose` says what is away of that which handlers need: asked when one of them finds something so.
+        Up to `together` pieces of work that end at the same moment share a transaction; 1 is each alone.
         `name` is this process's own: it is written beside each claim, for people.
         """
         self._bus = bus
@@ -67,7 +69,14 @@ class Worker:
         self._times = times or LeaseTimes()
         self._claims = Claims(database, clock, worker=name, times=self._times)
         self._endings = Endings(
-            Finisher(database, clock, append=append, source=router.source, checkpoint=checkpoint),
+            Finisher(
+                database,
+                clock,
+                append=append,
+                source=router.source,
+                checkpoint=checkpoint,
+                together=together,
+            ),
             clock,
             checkpoint=checkpoint,
             told=committed,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 
-from sqlalchemy import insert
+from sqlalchemy import BigInteger, Executable, String, insert, select
 
 from shared.database.engine import Connection
-from shared.database.inserting import insert_into
+from shared.database.inserting import insert_by
+from shared.database.row_lists import RowList
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import Event, EventData, Kind, wrap
 from shared.kernel.clock import Clock
@@ -30,40 +33,69 @@ async def append(connection: Connection, events: Sequence[tuple[Event, bool]], n
     """
     if not events:
         return
-    last = await _reserve(connection, Counter(_subject(event) for event, _ in events))
-    following = {subject: sequence - count for subject, (sequence, count) in last.items()}
+    statements = _statements(connection.dialect.name)
+    counts = Counter(_subject(event) for event, _ in events)
+    reserved = await connection.execute(statements.reserve, statements.subjects.bind(sorted(counts.items())))
+    following = {row.subject: row.last_sequence - counts[row.subject] for row in reserved}
     rows = []
     for event, mandatory in events:
-        subject = _subject(event)
-        following[subject] += 1
-        numbered = event.model_copy(update={"sequence": f"{following[subject]:0{SEQUENCE_DIGITS}}"})
-        rows.append(
-            {
-                "subject": subject,
-                "sequence": following[subject],
-                "event_id": event.id,
-                "source": event.source,
-                "type": event.type,
-                "mandatory": mandatory,
-                "body": numbered.to_bytes(),
-                "traceparent": event.traceparent,
-                "created_ms": now_ms,
-            }
-        )
-    await connection.execute(insert(outbox), rows)
+        following[_subject(event)] += 1
+        rows.append(_row(event, following[_subject(event)], mandatory=mandatory, now_ms=now_ms))
+    await connection.execute(statements.insert, statements.rows.bind(rows))
 
 
-async def _reserve(connection: Connection, counts: Counter[str]) -> dict[str, tuple[int, int]]:
-    """Return for each subject its last sequence after this transaction, and how many of them are ours."""
-    statement = insert_into(connection, outbox_subject)
-    reserve = statement.on_conflict_do_update(
-        index_elements=["subject"],
-        set_={"last_sequence": outbox_subject.c.last_sequence + statement.excluded.last_sequence},
-    ).returning(outbox_subject.c.subject, outbox_subject.c.last_sequence)
-    reserved = await connection.execute(
-        reserve, [{"subject": subject, "last_sequence": counts[subject]} for subject in sorted(counts)]
+def _row(event: Event, sequence: int, *, mandatory: bool, now_ms: int) -> tuple[object, ...]:
+    numbered = event.model_copy(update={"sequence": f"{sequence:0{SEQUENCE_DIGITS}}"})
+    return (
+        _subject(event),
+        sequence,
+        event.id,
+        event.source,
+        event.type,
+        mandatory,
+        numbered.to_bytes(),
+        event.traceparent,
+        now_ms,
     )
-    return {row.subject: (row.last_sequence, counts[row.subject]) for row in reserved}
+
+
+_WRITTEN = (
+    outbox.c.subject,
+    outbox.c.sequence,
+    outbox.c.event_id,
+    outbox.c.source,
+    outbox.c.type,
+    outbox.c.mandatory,
+    outbox.c.body,
+    outbox.c.traceparent,
+    outbox.c.created_ms,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    subjects: RowList
+    reserve: Executable
+    rows: RowList
+    insert: Executable
+
+
+@cache
+def _statements(dialect: str) -> _Statements:
+    """Return the two statements of an append, however many events and subjects it has."""
+    subjects = RowList(dialect, "told", subject=String(), number=BigInteger())
+    rows = RowList(dialect, "told", **{column.name: column.type for column in _WRITTEN})
+    # The order is everybody's. It also keeps SQLite from taking ON CONFLICT for the ON of a join.
+    counted = select(subjects.table.c.subject, subjects.table.c.number).order_by(subjects.table.c.subject)
+    reserving = insert_by(dialect, outbox_subject).from_select(["subject", "last_sequence"], counted)
+    reserve = reserving.on_conflict_do_update(
+        index_elements=["subject"],
+        set_={"last_sequence": outbox_subject.c.last_sequence + reserving.excluded.last_sequence},
+    ).returning(outbox_subject.c.subject, outbox_subject.c.last_sequence)
+    insertion = insert(outbox).from_select(
+        [column.name for column in _WRITTEN], select(*(rows.table.c[column.name] for column in _WRITTEN))
+    )
+    return _Statements(subjects, reserve, rows, insertion)
 
 
 def _subject(event: Event) -> str:
