@@ -20,7 +20,6 @@ from shared.inbox.ending import Ending, Fence, Manner
 from shared.inbox.outcome import Done, Later, LeaseLost
 from shared.inbox.row import storable
 from shared.inbox.together import Together
-from shared.inbox.wake import wait_for_wakes
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Transient, Unavailable
@@ -182,7 +181,6 @@ class Finisher:
             runs += 1
             if runs > 1 and len(endings) > 1:
                 raise _Apart
-            await wait_for_wakes(connection, [key for ending in endings for key in ending.wake_keys])
             let_in = await self._fence.let_in(connection, endings)
             await self._tell(connection, [each for each in endings if each.claim.row.id in let_in])
             return let_in

@@ -58,7 +58,7 @@ class _Lane:
     def take(self, leader: _Waiting, at_most: int) -> list[_Waiting]:
         """Take those that end in the leader's manner out of the queue, and the leader with them."""
         manner = leader.ending.manner
-        company = [each for each in self.waiting if each.ending.manner is manner and not each.turn.done()]
+        company = [each for each in self.waiting if each.ending.manner is manner]
         company = company[: at_most - 1]
         self.waiting = [each for each in self.waiting if each not in company]
         return [leader, *company]

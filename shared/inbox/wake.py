@@ -36,7 +36,7 @@ async def wake(connection: Connection, *keys: str) -> None:
 async def register(connection: Connection, *, row_id: int, token: int, keys: Sequence[str]) -> None:
     """Register keys for work that is claimed under a token. Raises LeaseLost."""
     wanted = sorted(set(keys))
-    await wait_for_wakes(connection, wanted)
+    await _take_turns(connection, wanted, function="pg_advisory_xact_lock_shared")
     ours = (
         select(inbox.c.id)
         .where(inbox.c.id == row_id, inbox.c.token == token, inbox.c.state == WORKING)
@@ -49,11 +49,6 @@ async def register(connection: Connection, *, row_id: int, token: int, keys: Seq
             insert_into(connection, inbox_wake).on_conflict_do_nothing(),
             [{"inbox_id": row_id, "wake_key": key} for key in wanted],
         )
-
-
-async def wait_for_wakes(connection: Connection, keys: Sequence[str]) -> None:
-    """Wait for transactions that wake these keys and have not ended: the first step of registering them."""
-    await _take_turns(connection, sorted(set(keys)), function="pg_advisory_xact_lock_shared")
 
 
 async def _take_turns(connection: Connection, keys: Sequence[str], *, function: str) -> None:
