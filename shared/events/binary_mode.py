@@ -15,6 +15,8 @@ from shared.events.envelope import Event
 _ATTRIBUTE = re.compile(r"(?:cloudevents[:_]|ce[-_])([a-z0-9]{1,20})", re.IGNORECASE)
 PREFIX = "cloudEvents_"  # the one that AMQP, SNS and SQS all allow
 STRUCTURED = "application/cloudevents"
+_FIRST = frozenset({"specversion", "id", "source", "type"})
+_NO_HEADERS = {"data", "datacontenttype", "traceparent", "tracestate"}
 
 
 def attributes_of(headers: Mapping[str, str], content_type: str | None) -> dict[str, str] | None:
@@ -31,6 +33,10 @@ def attributes_of(headers: Mapping[str, str], content_type: str | None) -> dict[
 
 
 def headers_of(event: Event) -> dict[str, str]:
-    """Return the headers that make bare data a CloudEvent, whatever carries them."""
-    attributes = event.model_dump(mode="json", exclude_none=True, exclude={"data", "datacontenttype"})
-    return {f"{PREFIX}{name}": str(value) for name, value in attributes.items()}
+    """Return the headers that make bare data a CloudEvent, whatever carries them; its trace travels apart.
+
+    The most needed come first: SQS has room for ten attributes.
+    """
+    attributes = event.model_dump(mode="json", exclude_none=True, exclude=_NO_HEADERS)
+    names = sorted(attributes, key=lambda name: (name not in _FIRST, name))
+    return {f"{PREFIX}{name}": str(attributes[name]) for name in names}

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from sqlalchemy import func, select
 
+from shared.bus.message import Message
 from shared.bus.port import Bus, TooLarge, Unroutable
 from shared.database.engine import Database
 from shared.database.tables import outbox
@@ -44,6 +45,10 @@ LONGEST_BACKOFF_MS = 60_000
 OBSERVE_S = 10.0
 
 
+def _as_it_is(message: Message) -> Message:
+    return message
+
+
 class Relay:
     """Publishes what the outbox holds. `run` it in a task; cancel it to stop, at any moment."""
 
@@ -57,8 +62,12 @@ class Relay:
         poll_s: float = POLL_S,
         lease_ms: int = LEASE_MS,
         checkpoint: Checkpoint = pass_by,
+        form: Callable[[Message], Message] = _as_it_is,
     ) -> None:
-        """`name` is this process's own, different from that of every other relay on the database."""
+        """`name` is this process's own, different from that of every other relay on the database.
+
+        `form` is given each message before it is published, and keeps its id.
+        """
         self._bus = bus
         self._database = database
         self._clock = clock
@@ -68,6 +77,7 @@ class Relay:
         self._poll_s = poll_s
         self._checkpoint = checkpoint
         self._loop = asyncio.get_running_loop()
+        self._form = form
         self._woken = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()  # `flush` comes while `run` goes on
         self._may_hold_leases = False  # of a round that failed: else its subjects waited for their end
@@ -205,7 +215,7 @@ class Relay:
     async def _confirmed(self, events: Sequence[Unsent]) -> None:
         try:
             async with asyncio.timeout(self._margin_ms / 1000):
-                await self._bus.publish([event.message for event in events])
+                await self._bus.publish([self._form(event.message) for event in events])
         except TimeoutError as error:
             raise Unavailable("the transport does not confirm") from error
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -18,9 +19,11 @@ from urllib.parse import unquote, urlsplit
 import imageio_ffmpeg
 from prometheus_client import Gauge
 
+from shared.bus.message import Message
 from shared.bus.port import Bus
 from shared.database.engine import Database
 from shared.database.opening import open_database
+from shared.events.plain import PublicPlace
 from shared.events.s3_notification import Bucket
 from shared.kernel.checkpoint import Checkpoint, pass_by
 from shared.kernel.clock import Clock
@@ -30,6 +33,7 @@ from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Media
 from shared.observability.media_metrics import metrics_of_process
 from shared.observability.metrics import BUS_CONNECTED, BUS_CONSUMING, RECEIVED_MESSAGES_HELD, UNROUTED
+from shared.outbox.plain import as_plain
 from shared.outbox.relay import Relay
 from shared.runtime.scratch import scratch_directory
 from shared.settings.settings import Settings, SettingsError
@@ -123,6 +127,7 @@ async def open_platform(
             name=name,
             lease_ms=settings.lease_s * 1000,
             checkpoint=seams.checkpoint,
+            form=_form(settings),
         )
         yield Platform(
             settings=settings,
@@ -198,6 +203,19 @@ def _bucket(settings: Settings) -> Bucket | None:
         return None
     address = S3Address.parse(settings.storage_address)
     return Bucket(name=address.bucket, prefix=address.prefix)
+
+
+def _form(settings: Settings) -> Callable[[Message], Message]:
+    """Return what each message is sent as."""
+    if settings.bus_format == "cloudevents":
+        return _as_it_is
+    bucket = _bucket(settings)
+    place = PublicPlace(
+        bucket=bucket.name if bucket else "",
+        prefix=bucket.prefix if bucket else "",
+        url=settings.bus_plain_url or "",
+    )
+    return partial(as_plain, place=place)
 
 
 def _directory_of(address: str) -> Path:

@@ -60,6 +60,10 @@ class Settings(Environment):
     The nodes of a RabbitMQ cluster are named with commas, `amqp://user:password@one:5672,two:5672/`: when
     one goes away, Spool connects to the next.
     """
+    bus_format: Literal["cloudevents", "plain"] = "cloudevents"
+    """How results go out: `cloudevents`, or `plain` for subscribers of the older clip pipeline."""
+    bus_plain_url: Annotated[str | None, Field(examples=["https://clips.example.org"])] = None
+    """What the URLs of clips and thumbnails begin with in plain results. Without it they are paths."""
     storage: Annotated[
         str | None, Field(examples=["s3://bucket/prefix?region=eu-central-1", "file:///var/lib/spool/media"])
     ] = None
@@ -127,6 +131,11 @@ class Settings(Environment):
         for one in each_host(address):
             _complete(one, ("local", "amqp", "amqps", "aws"))
         return address
+
+    @field_validator("bus_plain_url")
+    @classmethod
+    def _plain_url_is_one(cls, url: str | None) -> str | None:
+        return url and _complete(url, ("http", "https")).rstrip("/")
 
     @field_validator("storage")
     @classmethod
@@ -203,7 +212,7 @@ def _complete(address: str, known: tuple[str, ...]) -> str:
         raise ValueError(f"is not an address: {error}") from error
     if parts.scheme not in known:
         raise ValueError(f"starts with one of {', '.join(f'{name}:' for name in known)}")
-    if parts.scheme in {"amqp", "amqps", "s3"} and not host:
+    if parts.scheme in {"amqp", "amqps", "s3", "http", "https"} and not host:
         raise ValueError(f"names no {'bucket' if parts.scheme == 's3' else 'host'}")
     if parts.scheme in {"file", "sqlite"} and not parts.path.strip("/"):
         raise ValueError("names no path")

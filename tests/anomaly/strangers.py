@@ -18,7 +18,7 @@ from shared.bus.rabbitmq_topology import EXCHANGE
 from shared.events.envelope import CONTENT_TYPE, Event
 
 ANSWERS = ("clip_available", "clip_not_available", "clip_refused", "clip_failed")
-QUEUES = ("clipper.source_available", "clipper.clip_requested", "clipper.dead")
+QUEUES = ("clipper.source_available", "clipper.source_removed", "clipper.clip_requested", "clipper.dead")
 API_KEY = "a-key-of-the-anomaly-tests"
 
 _ASKED = tuple(Subscription("clipper", name, (name,)) for name in ("source_available", "clip_requested"))

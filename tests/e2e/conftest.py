@@ -11,13 +11,14 @@ import pytest
 
 from shared.bus.rabbitmq_topology import EXCHANGE
 from shared.events.clip import ClipRequested
-from shared.events.source import SourceAvailable
+from shared.events.source import SourceAvailable, SourceRemoved
 from spool.camera import Camera, Recording, record
 from tests.e2e.running_spool import LISTENER, START_MS, RunningSpool, running_spool, spool_settings
 
 RECORDING_MS = 6_000
 QUEUES = (
     f"clipper.{SourceAvailable.type}",
+    f"clipper.{SourceRemoved.type}",
     f"clipper.{ClipRequested.type}",
     "clipper.dead",
     f"{LISTENER}.told",

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import httpx
 
-from shared.bus.message import Message, Subscription
+from shared.bus.message import Delivery, Message, Subscription
 from shared.bus.port import Bus
 from shared.events.clip import ClipAvailable, ClipFailed, ClipNotAvailable, ClipRefused, ClipRequested
 from shared.events.envelope import CONTENT_TYPE, Event, EventData, Kind, wrap
@@ -50,6 +50,7 @@ class Ears:
 
     bus: Bus
     heard: list[Event] = field(default_factory=list)
+    plain: list[Delivery] = field(default_factory=list)  # what came without an envelope
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
@@ -69,7 +70,11 @@ class Ears:
                 await asyncio.sleep(LOOK_EVERY_S)
                 continue
             async with self._news:
-                self.heard += [read_posted(delivery.body).event for delivery in deliveries]
+                for delivery in deliveries:
+                    if delivery.content_type == CONTENT_TYPE:
+                        self.heard.append(read_posted(delivery.body).event)
+                    else:
+                        self.plain.append(delivery)
                 self._news.notify_all()
 
     async def answers(self, subject: str, count: int = 1) -> list[Event]:
@@ -81,6 +86,12 @@ class Ears:
         async with asyncio.timeout(PATIENCE_S), self._news:
             await self._news.wait_for(lambda: len(about()) >= count)
         return about()
+
+    async def plain_answers(self, count: int) -> list[Delivery]:
+        """Return what came without an envelope, once that is `count` results."""
+        async with asyncio.timeout(PATIENCE_S), self._news:
+            await self._news.wait_for(lambda: len(self.plain) >= count)
+        return self.plain
 
 
 @dataclass(frozen=True, slots=True)

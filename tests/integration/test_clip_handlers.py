@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from services.clipper.domain.clip_outcome import conflicting_duplicate
-from services.clipper.handlers import Clipper, cut_clip, give_up_clip, index_source
+from services.clipper.handlers import Clipper, cut_clip, forget_source, give_up_clip, index_source
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import Clips, Sources
 from shared.database.engine import Database
 from shared.events.clip import ClipAvailable, ClipFailed, ClipNotAvailable, ClipRefused, ClipRequested
-from shared.events.source import SourceAvailable
+from shared.events.source import SourceAvailable, SourceRemoved
 from shared.inbox.outcome import Done, Later, Outcome, WorldMoved
+from shared.kernel.timeline import TimeRange
 from shared.media.port import ClipFile, Cut, MediaInfo, Picture, Progress, SourceBroken
 from shared.storage.local import FileStorage
 from shared.storage.port import StoredObject, WriteOptions
@@ -59,9 +60,10 @@ class PretendedMedia:
 
     cuts: list[tuple[Cut, ...]] = field(default_factory=list)
     broken: SourceBroken | None = None
+    lasts_ms: dict[str, int] = field(default_factory=dict)  # of sources that are asked how long they last
 
     async def describe(self, key: str) -> MediaInfo:
-        raise AssertionError(f"nobody asks what {key} is")
+        return MediaInfo(self.lasts_ms[key], "mp4", "h264", None, 640, 360, 1000)
 
     async def cut(
         self, cuts: Sequence[Cut], *, into: str, options: WriteOptions, progress: Progress | None = None
@@ -115,12 +117,12 @@ def request(clip_id: str = "clip-1", *, start_ms: int = 10_000, end_ms: int = 30
     )
 
 
-def source(key: str, *, start_ms: int, end_ms: int) -> SourceAvailable:
+def source(key: str, *, start_ms: int, end_ms: int | None) -> SourceAvailable:
     return SourceAvailable(
         camera_id="cam-1",
         key=key,
         start_timestamp_in_ms=NOON_MS + start_ms,
-        end_timestamp_in_ms=NOON_MS + end_ms,
+        end_timestamp_in_ms=None if end_ms is None else NOON_MS + end_ms,
     )
 
 
@@ -131,7 +133,9 @@ class Desk:
         self.clipper = clipper
         self.database = database
         assert isinstance(clipper.media, PretendedMedia)
+        assert isinstance(clipper.clock, StoppedClock)
         self.media = clipper.media
+        self.clock = clipper.clock
 
     async def work(self, *, waited_ms: int = SETTLE_MS) -> ClaimedWork:
         return ClaimedWork(waiting_since_ms=await self.database.now_ms() - waited_ms)
@@ -139,6 +143,15 @@ class Desk:
     async def announce(self, *sources: SourceAvailable) -> None:
         for each in sources:
             await self.commit(await index_source(each, work=await self.work(), clipper=self.clipper))
+
+    async def take_back(self, key: str) -> None:
+        gone = SourceRemoved(camera_id="cam-1", key=key)
+        await self.commit(await forget_source(gone, work=await self.work(), clipper=self.clipper))
+
+    async def indexed(self) -> list[str]:
+        """Return the keys of all sources in the index."""
+        day = TimeRange(NOON_MS, NOON_MS + 86_400_000)
+        return [span.key for span in await self.clipper.sources.overlapping("cam-1", day)]
 
     async def ask(self, event: ClipRequested, *, waited_ms: int = SETTLE_MS) -> Outcome:
         outcome = await cut_clip(event, work=await self.work(waited_ms=waited_ms), clipper=self.clipper)
@@ -246,6 +259,58 @@ async def test_a_source_that_is_announced_again_is_corrected(desk: Desk) -> None
 
     assert isinstance(outcome, Done)
     assert isinstance(outcome.events[0], ClipAvailable)
+
+
+async def test_a_source_that_is_announced_without_an_end_is_asked_for_it(desk: Desk) -> None:
+    desk.media.lasts_ms["a.mp4"] = 25_000
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=None))
+
+    outcome = await desk.ask(request(start_ms=20_000, end_ms=26_000))
+
+    assert isinstance(outcome, Done)
+    [event] = outcome.events
+    assert isinstance(event, ClipNotAvailable)
+    assert [gap.start_timestamp_in_ms - NOON_MS for gap in event.missing] == [25_000]
+
+
+async def test_a_source_that_lasts_no_time_is_no_source(desk: Desk) -> None:
+    desk.media.lasts_ms["a.mp4"] = 0
+
+    with pytest.raises(SourceBroken, match="lasts no time"):
+        await desk.announce(source("a.mp4", start_ms=0, end_ms=None))
+
+
+async def test_a_source_that_went_is_forgotten(desk: Desk) -> None:
+    await desk.announce(
+        source("a.mp4", start_ms=0, end_ms=1_000), source("b.mp4", start_ms=1_000, end_ms=2_000)
+    )
+
+    await desk.take_back("a.mp4")
+    await desk.take_back("never-there.mp4")
+
+    assert await desk.indexed() == ["b.mp4"]
+
+
+async def test_a_removal_that_comes_late_hides_no_newer_object(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=1_000))
+    async with desk.clipper.storage.writer("a.mp4", WriteOptions()) as writer:
+        await writer.write(b"stored again")
+
+    await desk.take_back("a.mp4")
+
+    assert await desk.indexed() == ["a.mp4"]
+
+
+async def test_a_source_that_is_announced_again_while_it_is_forgotten_stays(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=1_000))
+    gone = SourceRemoved(camera_id="cam-1", key="a.mp4")
+    forgotten = await forget_source(gone, work=await desk.work(), clipper=desk.clipper)
+    desk.clock.at_ms += 1
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=2_000))
+
+    await desk.commit(forgotten)
+
+    assert await desk.indexed() == ["a.mp4"]
 
 
 async def test_a_broken_source_is_named_and_the_next_clip_is_fine(desk: Desk) -> None:
