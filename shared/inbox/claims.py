@@ -55,7 +55,8 @@ class Claim:
         self.may_have_keys = not fresh
         self.stopped: Stop | None = None
         self._database = database
-        self._handling: asyncio.Task[object] | None = None
+        self._hand: asyncio.Task[object] | None = None  # while its handler runs
+        self._cancelled = False  # the hand, by us
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -82,18 +83,24 @@ class Claim:
             lambda connection: register(connection, row_id=self.row.id, token=self.row.token, keys=keys)
         )
 
-    def begin(self, handling: asyncio.Task[object]) -> None:
-        """Name the task that `stop` ends."""
-        self._handling = handling
-        if self.stopped:
-            handling.cancel()
+    def begin(self) -> None:
+        """From here to `end`, `stop` cancels the task that calls this."""
+        self._hand = asyncio.current_task()
+
+    def end(self) -> int:
+        """Leave the task alone; take back what cancelled it. Return how often others have cancelled it."""
+        hand, self._hand = self._hand, None
+        if hand is None:
+            return 0
+        cancelled, self._cancelled = self._cancelled, False
+        return hand.uncancel() if cancelled else hand.cancelling()
 
     def stop(self, why: Stop) -> None:
         """End the handler. The first reason counts."""
         if self.stopped is None:
             self.stopped = why
-            if self._handling is not None:
-                self._handling.cancel()
+            if self._hand is not None:
+                self._cancelled = self._hand.cancel()
 
 
 class Claims:

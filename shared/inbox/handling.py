@@ -41,31 +41,30 @@ async def handle(route: Route, claim: Claim, received: Received) -> Outcome:
     It is over when this returns or raises: a handler that is stopped is waited for, so that nothing
     of it works on without its claim.
     """
-    handling = asyncio.create_task(_call(route, claim, received), name=f"handler {claim.row.id}")
-    claim.begin(handling)
-    limit = asyncio.timeout(route.time_limit_s)
+    if claim.stopped is not None:
+        raise Stopped(claim.stopped)
+    claim.begin()
     try:
-        async with limit:
-            return await handling
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise TookTooLong(f"the handler took longer than {route.time_limit_s:g} s") from error
+        return await _within_limit(route, claim, received)
     except asyncio.CancelledError:
-        if not handling.cancelled() or _we_are_cancelled():
+        if claim.end() > 0:  # not only the claim was stopped: the whole hand is
             raise
         if claim.stopped is None:
             raise Transient("something within the handler cancelled it") from None
         raise Stopped(claim.stopped) from None
+    finally:
+        claim.end()
 
 
-async def _call(route: Route, claim: Claim, received: Received) -> Outcome:
-    return await route.handler(received.data, work=claim)
-
-
-def _we_are_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+async def _within_limit(route: Route, claim: Claim, received: Received) -> Outcome:
+    limit = asyncio.timeout(route.time_limit_s)
+    try:
+        async with limit:
+            return await route.handler(received.data, work=claim)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TookTooLong(f"the handler took longer than {route.time_limit_s:g} s") from error
 
 
 def reason_of(error: BaseException) -> str:
