@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from shared.kernel.errors import Conflict, Corrupt, NotFound, Permanent, Refused, Unavailable
+from shared.observability.tracing import next_hop
 from shared.runtime.api_key import key_file
 from shared.settings.settings import Settings
 from spool.running_file import running_url
@@ -100,7 +101,8 @@ class SpoolClient:
         try:
             self._http = httpx.AsyncClient(
                 base_url=address.url,
-                headers={"x-api-key": address.api_key} if address.api_key else {},
+                # One trace for one use of the command line, found again in the logs of Spool.
+                headers=next_hop(None).headers | ({"x-api-key": address.api_key} if address.api_key else {}),
                 timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
                 transport=transport,
                 trust_env=False,  # a proxy for the internet is not the way to a Spool next door

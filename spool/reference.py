@@ -21,7 +21,7 @@ import httpx
 from services.clipper.settings import ClipperSettings
 from shared.events.envelope import EventData
 from shared.events.registry import TYPES
-from shared.settings.settings import Environment, Settings, load_settings, variable_of
+from shared.settings.settings import Environment, Settings, TraceSettings, load_settings, variable_of
 from spool.reference_metrics import metrics_page
 from spool.serving import SERVICES, Running, serve
 
@@ -41,7 +41,11 @@ async def pages() -> dict[str, str]:
 
 def settings_page() -> str:
     lines = ["# Settings", MADE_BY, "From the environment, or from a `.env` file in the working directory."]
-    for title, group in (("Every process", Settings), ("The clipper", ClipperSettings)):
+    for title, group in (
+        ("Every process", Settings),
+        ("Traces", TraceSettings),
+        ("The clipper", ClipperSettings),
+    ):
         lines += [f"\n## {title}\n", "| variable | default | what it is |", "| --- | --- | --- |"]
         lines += _setting_rows(group)
     return "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ from shared.runtime.data_directory import make_data_directory
 from shared.runtime.http import listening_socket
 from shared.runtime.lock import held_directory
 from shared.runtime.service import Process
-from shared.runtime.wiring import Lending, Seams, open_platform
+from shared.runtime.wiring import Lending, Seams, open_platform, recorded_spans
 from shared.settings.settings import Settings
 from spool.migrations import check_migrated, migrate
 from spool.running_file import announced
@@ -70,9 +70,12 @@ async def serve(
             await check_migrated(settings.database_address)
         lending = Lending.by(running.api_key, public_url=settings.public_url or running.url)
         hands = sum(_APPS[name].hands() for name in services)
-        async with open_platform(
-            settings, clock=SystemClock(), hands=hands, lending=lending, seams=seams or Seams()
-        ) as platform:
+        async with (
+            recorded_spans(services),
+            open_platform(
+                settings, clock=SystemClock(), hands=hands, lending=lending, seams=seams or Seams()
+            ) as platform,
+        ):
             if settings.embedded_database:
                 # Whoever holds the directory is alone: nobody else's claim can be alive.
                 await release_all_claims(platform.database)

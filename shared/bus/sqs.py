@@ -147,11 +147,12 @@ class SqsBus:
             return Health(connected=False, consuming=False, reason="the bus is closed")
         if problems := [problem for side in self._link.sides.values() if (problem := side.problem())]:
             return Health(connected=False, consuming=False, reason="; ".join(problems))
+        held = sum(receiver.held for receiver in self._receivers.values())
         if not self._is_receiving:
-            return Health(connected=True, consuming=False, reason="receiving has been stopped")
+            return Health(connected=True, consuming=False, reason="receiving has been stopped", held=held)
         missing = [name for name, receiver in self._receivers.items() if receiver.is_missing]
         reason = f"these queues do not exist: {', '.join(missing)}" if missing else ""
-        return Health(connected=True, consuming=not missing, reason=reason)
+        return Health(connected=True, consuming=not missing, reason=reason, held=held)
 
     async def close(self) -> None:
         """Wait for the polls to end, give everything back, close the connections. In bounded time."""

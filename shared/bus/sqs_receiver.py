@@ -71,6 +71,11 @@ class Receiver:
         self._asked_at = self._now()
         self._stopped = False
 
+    @property
+    def held(self) -> int:
+        """How many deliveries are hidden from others for us; those not yet taken as well."""
+        return len(self._held)
+
     async def receive(self, *, at_most: int, wait_s: float) -> list[Delivery]:
         """Take up to `at_most` deliveries, waiting for the first. Cancelling it takes nothing."""
         deadline = self._now() + wait_s

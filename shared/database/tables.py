@@ -49,6 +49,7 @@ inbox = Table(
     Column("body", LargeBinary),  # raw, as it came; gone when done, kept when dead
     Column("content_type", String(128)),
     Column("traceparent", String(64)),
+    Column("tracestate", String(512)),
     Column("ordered", Boolean, nullable=False, default=False),
     Column("state", Integer, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
@@ -121,6 +122,7 @@ outbox = Table(
     Column("mandatory", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("traceparent", String(64)),
+    Column("tracestate", String(512)),
     Column("created_ms", BigInteger, nullable=False),
     Column("sent_ms", BigInteger),
     Column("refused", Text),  # why it can never be published: a dead letter of the outbox

@@ -98,6 +98,7 @@ def wrap(
     source: str,
     time_ms: int,
     traceparent: str | None = None,
+    tracestate: str | None = None,
 ) -> Event:
     """Put an event's data into its envelope under a given id."""
     return Event(
@@ -108,11 +109,26 @@ def wrap(
         time=datetime.fromtimestamp(time_ms / 1000, UTC),
         datacontenttype="application/json",
         traceparent=traceparent,
+        tracestate=tracestate,
         data=data.model_dump(mode="json", by_alias=True, exclude_none=True),
     )
 
 
-def announce(data: EventData, *, source: str, time_ms: int, traceparent: str | None = None) -> Event:
+def announce(
+    data: EventData,
+    *,
+    source: str,
+    time_ms: int,
+    traceparent: str | None = None,
+    tracestate: str | None = None,
+) -> Event:
     """Put a result into its envelope, under an id that is the same however often it is announced."""
     event_id = derived_id(data.type, data.request_key, data.revision_key)
-    return wrap(data, id=event_id, source=source, time_ms=time_ms, traceparent=traceparent)
+    return wrap(
+        data,
+        id=event_id,
+        source=source,
+        time_ms=time_ms,
+        traceparent=traceparent,
+        tracestate=tracestate,
+    )

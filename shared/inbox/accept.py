@@ -33,7 +33,7 @@ from shared.inbox.row import (
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.errors import Transient
 from shared.observability.metrics import Entering
-from shared.observability.tracing import trace_id
+from shared.observability.tracing import Hop, Role, TraceContext, hop, nearest, read_headers, read_trace
 
 log = structlog.get_logger()
 
@@ -50,6 +50,11 @@ class _Prepared:
     @property
     def identity(self) -> tuple[str, str]:
         return self.values["source"], self.values["event_id"]
+
+    @property
+    def trace(self) -> TraceContext | None:
+        parent = self.values["traceparent"]
+        return TraceContext(parent, self.values["tracestate"]) if parent else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +95,28 @@ class Entrance:
         each_prepared = (each for delivery in deliveries for each in self._prepare(delivery))
         prepared = sorted(each_prepared, key=lambda each: each.identity)
         self._checkpoint(Step.PARSED)
-        deadline_ms = self._claims.deadline_ms()
-        rows = await self._insert_all(prepared) if prepared else []
-        self._checkpoint(Step.ACCEPTED)
-        for delivery in deliveries:
-            self._counted.size.observe(len(delivery.body))
-        accepted = self._take_up(prepared, rows, deadline_ms)
-        await self._acknowledge(deliveries)
+        with self._receipt(prepared):
+            deadline_ms = self._claims.deadline_ms()
+            rows = await self._insert_all(prepared) if prepared else []
+            self._checkpoint(Step.ACCEPTED)
+            for delivery in deliveries:
+                self._counted.size.observe(len(delivery.body))
+            accepted = self._take_up(prepared, rows, deadline_ms)
+            await self._acknowledge(deliveries)
         return accepted
+
+    def _receipt(self, prepared: Sequence[_Prepared]) -> Hop:
+        """Return the span of receiving a batch: no part of any of their traces, but linked to each."""
+        return hop(
+            f"receive {self._queue}",
+            Role.CLIENT,
+            parent=None,
+            links=(each.trace for each in prepared if each.trace),
+            system=self._bus.capabilities.system,
+            destination=self._queue,
+            operation="receive",
+            batch=len(prepared),
+        )
 
     def _prepare(self, delivery: Delivery) -> list[_Prepared]:
         """Read a delivery: mostly one row comes of it, several of a notification with several records."""
@@ -113,11 +132,13 @@ class Entrance:
         if isinstance(reading.found, Unreadable):
             return self._stillborn(delivery, reading, reading.found)
         event = reading.found.event
+        trace = nearest(read_trace(event.traceparent, event.tracestate), read_headers(delivery.headers))
         values = {
             "source": event.source,
             "event_id": event.id,
             "subject": reading.found.data.subject,
-            "traceparent": event.traceparent if trace_id(event.traceparent) else None,
+            "traceparent": trace.traceparent if trace else None,
+            "tracestate": trace.tracestate if trace else None,
             "state": int(State.READY if self._route.ordered else State.WORKING),
         }
         return _Prepared(self._common(delivery, reading) | values, reading.found)
@@ -130,6 +151,7 @@ class Entrance:
             "event_id": named or digest_id(reading.body),
             "subject": "",
             "traceparent": None,
+            "tracestate": None,
             "state": int(State.DEAD),
             "reason": storable(str(error)),
         }
@@ -166,6 +188,7 @@ class Entrance:
                 "event_id": digest_id(prepared.values["body"]),
                 "subject": "",
                 "traceparent": None,
+                "tracestate": None,
                 "state": int(State.DEAD),
                 "reason": storable(f"cannot be stored: {error}"),
             }
@@ -194,6 +217,7 @@ class Entrance:
                 log.warning(
                     "event.unreadable",
                     queue=self._queue,
+                    type=values["type"],
                     event_id=values["event_id"],
                     reason=values["reason"],
                 )

@@ -20,6 +20,7 @@ from shared.inbox.router import Route
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Permanent, Unavailable
+from shared.observability.tracing import Hop
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ class Hand:
     route: Route
     claim: Claim
     received: Received | None
-    traceparent: str
+    span: Hop
     intake: Intake
 
 
@@ -123,7 +124,7 @@ class Endings:
     async def _by_outcome(self, hand: Hand, outcome: Outcome) -> str:
         match outcome:
             case Done():
-                await self._finisher.done(hand.claim, outcome, traceparent=hand.traceparent)
+                await self._finisher.done(hand.claim, outcome, trace=hand.span.context)
                 self._after_commit(outcome)
                 return "done"
             case Later():
@@ -171,7 +172,7 @@ class Endings:
             outcome=outcome,
             digest=digest,
             farewell=farewell,
-            traceparent=hand.traceparent,
+            trace=hand.span.context,
         )
         log.error("work.dead", reason=reason)
         self._after_commit(farewell)

@@ -23,6 +23,7 @@ from shared.inbox.together import Together
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Transient, Unavailable
+from shared.observability.tracing import TraceContext
 
 TOGETHER = 64  # pieces in one transaction: more gain little, and one that fails undoes more
 # What an hour of work has produced is worth waiting for a database that is away.
@@ -63,7 +64,7 @@ class Finisher:
         self._fence = Fence(database)
         self._together = Together(self._end, at_most=together)
 
-    async def done(self, claim: Claim, outcome: Done, *, traceparent: str | None) -> None:
+    async def done(self, claim: Claim, outcome: Done, *, trace: TraceContext | None) -> None:
         """Commit what happened. Raises LeaseLost, WorldMoved, Unavailable, or what a write raises."""
         types = ",".join(event.type for event in outcome.events)[:64]
         await self._conclude(
@@ -72,7 +73,7 @@ class Finisher:
                 Manner.DONE,
                 values=(types,),
                 writes=outcome.writes,
-                events=self._announced(outcome, traceparent),
+                events=self._announced(outcome, trace),
                 forgets_keys=claim.may_have_keys,
             )
         )
@@ -85,7 +86,7 @@ class Finisher:
         outcome: str = "dead",
         digest: str | None = None,
         farewell: Done,
-        traceparent: str | None = None,
+        trace: TraceContext | None = None,
     ) -> None:
         """Keep it with its body and the reason, and commit what whoever asked should hear."""
         await self._conclude(
@@ -94,7 +95,7 @@ class Finisher:
                 Manner.DEAD,
                 values=(outcome, storable(reason), digest),
                 writes=farewell.writes,
-                events=self._announced(farewell, traceparent),
+                events=self._announced(farewell, trace),
                 forgets_keys=claim.may_have_keys,
             )
         )
@@ -135,11 +136,12 @@ class Finisher:
         """Give the claim back as if it had not been taken: ready now, the attempt not counted."""
         await self._conclude(Ending(claim, Manner.RELEASED))
 
-    def _announced(self, outcome: Done, traceparent: str | None) -> tuple[tuple[Event, bool], ...]:
+    def _announced(self, outcome: Done, trace: TraceContext | None) -> tuple[tuple[Event, bool], ...]:
         now_ms = self._clock.now_ms()
+        carried = trace._asdict() if trace else {}
         return tuple(
             (
-                announce(data, source=self._source, time_ms=now_ms, traceparent=traceparent),
+                announce(data, source=self._source, time_ms=now_ms, **carried),
                 data.kind is Kind.COMMAND,
             )
             for data in outcome.events

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, literal_column
 from sqlalchemy.engine import Row
 
 from shared.database.tables import State, inbox
+from shared.observability.tracing import TraceContext
 
 # Written into the statement, not bound: with parameters PostgreSQL's generic plans and SQLite
 # could not know that the partial indexes over unfinished rows apply.
@@ -32,6 +33,7 @@ CLAIMED_COLUMNS = (
     inbox.c.subject,
     inbox.c.body,
     inbox.c.traceparent,
+    inbox.c.tracestate,
     inbox.c.received_ms,
     inbox.c.replayed_ms,
     inbox.c.failing_since_ms,
@@ -54,12 +56,18 @@ class ClaimedRow:
     subject: str
     body: bytes | None
     traceparent: str | None
+    tracestate: str | None
     received_ms: int
     replayed_ms: int | None
     failing_since_ms: int | None
     wake_count: int
     reason: str | None
     cancel_requested: bool
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """The trace that it was asked for in: valid, since the entrance keeps no other."""
+        return TraceContext(self.traceparent, self.tracestate) if self.traceparent else None
 
     @property
     def waiting_since_ms(self) -> int:

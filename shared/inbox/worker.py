@@ -20,12 +20,13 @@ from shared.inbox.intake import Diagnose, Intake, all_is_well
 from shared.inbox.outcome import LeaseLost
 from shared.inbox.pool import Pool
 from shared.inbox.router import Route, Router
+from shared.inbox.row import ClaimedRow
 from shared.inbox.undertaker import Undertaker
 from shared.kernel.checkpoint import Checkpoint, pass_by
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Transient
 from shared.observability.metrics import LEASES_LOST, PROCESSED_EXCEPTIONS, Working
-from shared.observability.tracing import next_hop, trace_id
+from shared.observability.tracing import Hop, Role, hop
 
 log = structlog.get_logger()
 
@@ -196,32 +197,52 @@ class Worker:
         counted = Working.of(self._router.subscription(route).queue)
         row = claim.row
         intake = self._intakes[route.data.type]
-        hand = Hand(route, claim, received, next_hop(row.traceparent), intake)
         started_s = time.perf_counter()
         with (
+            self._span(counted.subscription, row) as span,
             structlog.contextvars.bound_contextvars(
                 event_id=row.event_id,
                 type=row.type,
                 subject=row.subject,
                 attempt=row.attempt,
-                trace_id=trace_id(hand.traceparent),
+                work=row.id,
+                trace_id=(row.trace or span.context).trace_id,
             ),
             counted.in_process.track_inprogress(),
         ):
             status = "lost"
             try:
-                status = await self._attempt(hand)
+                status = await self._attempt(Hand(route, claim, received, span, intake))
             finally:
                 intake.ended(row.id, status)
             seconds = time.perf_counter() - started_s
             counted.ended(status, seconds)
+            span.note(status=status)
             log.info("work.ended", status=status, seconds=round(seconds, 3))
+
+    def _span(self, queue: str, row: ClaimedRow) -> Hop:
+        return hop(
+            f"process {row.type}",
+            Role.CONSUMER,
+            parent=row.trace,
+            system=self._bus.capabilities.system,
+            destination=queue,
+            operation="process",
+            event_id=row.event_id,
+            source=row.source,
+            subject=row.subject,
+            type=row.type,
+            body_bytes=len(row.body or b""),
+            work=row.id,
+            attempt=row.attempt,
+        )
 
     async def _attempt(self, hand: Hand) -> str:
         try:
             return await self._to_an_end(hand)
         except LeaseLost:
             log.warning("work.lease_lost")
+            hand.span.fail("the claim was lost")
         except (SpoolError, SQLAlchemyError) as error:
             # Not even its end could be written down. The lease runs out, and it is done again.
             log.exception("work.not_concluded", reason=reason_of(error))
@@ -240,6 +261,8 @@ class Worker:
             # The one place where anything a handler raises becomes the next state of a row: a bug in one
             # handler must neither end the worker nor lose the event.
             failure = error
+        hand.span.fail(reason_of(failure))
+        hand.span.note(error_type=type(failure).__name__)
         queue = self._router.subscription(hand.route).queue
         PROCESSED_EXCEPTIONS.labels(queue, type(failure).__name__).inc()
         try:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from shared.observability.redaction import field_without_secrets, without_secrets
+
 MAX_FIELD_CHARACTERS = 2_000  # a line stays readable, whatever an untrusted field holds
 MAX_TRACEBACK_CHARACTERS = 16_000  # of an exception in an exception in a task group
 
 LOGGER = "spool"  # of everything that Spool itself says
 
-_CREDENTIALS = re.compile(r"(?<=:)//[^/@\s]*:[^/@\s]*@")
-SECRET_FIELDS = frozenset({"api_key", "authorization", "password", "secret", "x_api_key"})
+_OURS = frozenset({"level", "time", "exc_info", "_record", "_from_structlog"})  # written by nobody else
 
 
 def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None) -> None:
@@ -64,12 +64,9 @@ def _number_of(level: str) -> int:
 
 
 def _hide_secrets(_logger: WrappedLogger, _name: str, fields: EventDict) -> EventDict:
-    for name in SECRET_FIELDS & fields.keys():
-        fields[name] = "(hidden)"
     for name, value in fields.items():
-        # Libraries put the address that they could not reach into their errors, password and all.
-        if isinstance(value, str) and "://" in value:
-            fields[name] = _CREDENTIALS.sub("//(hidden)@", value)
+        if name not in _OURS:
+            fields[name] = field_without_secrets(name, value)
     return fields
 
 
@@ -77,7 +74,8 @@ def _write_exception(logger: WrappedLogger, name: str, fields: EventDict) -> Eve
     """Turn an exception into text here, where its length can still be seen to."""
     written = structlog.processors.format_exc_info(logger, name, fields)
     if isinstance(written.get("exception"), str):
-        written["exception"] = _without_middle(written["exception"])
+        # Its message and those of its causes were not seen before.
+        written["exception"] = _without_middle(without_secrets(written["exception"]))
     return written
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import structlog
 from sqlalchemy import func, select
@@ -29,6 +31,7 @@ from shared.observability.metrics import (
     PUBLISHED_MESSAGES_SECONDS,
     PUBLISHED_MESSAGES_SIZE,
 )
+from shared.observability.tracing import Hop, Role, hop, read_headers, recording
 from shared.outbox.subjects import Subjects, Turn, Unsent
 
 log = structlog.get_logger()
@@ -185,13 +188,13 @@ class Relay:
             turn.failed = True
             self._count([event], "unroutable")
             log.error(  # noqa: TRY400  # the place where it was raised says nothing
-                "outbox.unroutable", event_id=event.message.id, type=event.message.type, reason=str(error)
+                "outbox.unroutable", **_names(turn, event), reason=str(error)
             )
         except TooLarge as error:
             turn.refused.append((turn.waiting.pop(0), str(error)))
             self._count([event], "refused")
             log.error(  # noqa: TRY400  # as above
-                "outbox.refused", event_id=event.message.id, type=event.message.type, reason=str(error)
+                "outbox.refused", **_names(turn, event), reason=str(error)
             )
         else:
             turn.sent.append(turn.waiting.pop(0))
@@ -214,10 +217,39 @@ class Relay:
 
     async def _confirmed(self, events: Sequence[Unsent]) -> None:
         try:
-            async with asyncio.timeout(self._margin_ms / 1000):
-                await self._bus.publish([self._form(event.message) for event in events])
+            with self._spans(events) as messages:
+                async with asyncio.timeout(self._margin_ms / 1000):
+                    await self._bus.publish(messages)
         except TimeoutError as error:
             raise Unavailable("the transport does not confirm") from error
+
+    @contextmanager
+    def _spans(self, events: Sequence[Unsent]) -> Iterator[list[Message]]:
+        """Give each message a span of its own, which its receiver goes on from, where spans are collected."""
+        messages = [self._form(event.message) for event in events]
+        if not recording():
+            yield messages
+            return
+        with ExitStack() as stack:
+            spans = [stack.enter_context(self._span(message)) for message in messages]
+            yield [
+                replace(message, headers={**message.headers, **span.context.headers})
+                for message, span in zip(messages, spans, strict=True)
+            ]
+
+    def _span(self, message: Message) -> Hop:
+        return hop(
+            f"publish {message.type}",
+            Role.PRODUCER,
+            parent=read_headers(message.headers),
+            current=False,  # they are on their way together, none within another
+            system=self._bus.capabilities.system,
+            destination=message.type,
+            operation="send",
+            event_id=message.id,
+            type=message.type,
+            body_bytes=len(message.body),
+        )
 
     def _count(self, events: Iterable[Unsent], status: str) -> None:
         for event_type, number in Counter(event.message.type for event in events).items():
@@ -243,3 +275,14 @@ class Relay:
 def _backoff_ms(attempts: int) -> int:
     longest_ms: int = min(FIRST_BACKOFF_MS * 2 ** min(attempts, 20), LONGEST_BACKOFF_MS)
     return round(longest_ms * random.uniform(0.5, 1))  # noqa: S311  # jitter is no secret
+
+
+def _names(turn: Turn, event: Unsent) -> dict[str, str | None]:
+    """Return what a log line tells of an event, as those of the inbox do."""
+    trace = read_headers(event.message.headers)
+    return {
+        "event_id": event.message.id,
+        "type": event.message.type,
+        "subject": turn.subject,
+        "trace_id": trace.trace_id if trace else None,
+    }

@@ -13,6 +13,7 @@ from shared.bus.message import Message
 from shared.database.engine import Connection, Database
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import CONTENT_TYPE
+from shared.observability.tracing import TraceContext
 
 SUBJECTS_PER_CLAIM = 128  # a window of confirms: more gains nothing, and a lost lease repeats more
 EVENTS_PER_SUBJECT = 8  # before the others have their turn again
@@ -184,7 +185,7 @@ async def _unsent(connection: Connection, subjects: Iterable[str]) -> dict[str, 
             body=row.body,
             content_type=CONTENT_TYPE,
             mandatory=row.mandatory,
-            headers={"traceparent": row.traceparent} if row.traceparent else {},
+            headers=TraceContext(row.traceparent, row.tracestate).headers if row.traceparent else {},
         )
         found[row.subject].append(Unsent(id=row.id, sequence=row.sequence, message=message))
     return found

@@ -16,7 +16,7 @@ from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import Event, EventData, Kind, wrap
 from shared.kernel.clock import Clock
 from shared.kernel.ids import new_id
-from shared.observability.tracing import next_hop
+from shared.observability.tracing import here, next_hop
 
 Write = Callable[[Connection], Awaitable[None]]
 
@@ -55,6 +55,7 @@ def _row(event: Event, sequence: int, *, mandatory: bool, now_ms: int) -> tuple[
         mandatory,
         numbered.to_bytes(),
         event.traceparent,
+        event.tracestate,
         now_ms,
     )
 
@@ -68,6 +69,7 @@ _WRITTEN = (
     outbox.c.mandatory,
     outbox.c.body,
     outbox.c.traceparent,
+    outbox.c.tracestate,
     outbox.c.created_ms,
 )
 
@@ -111,8 +113,12 @@ class Outbox:
         self._source = source
         self._written = written
 
-    def command(self, data: EventData, *, traceparent: str | None = None) -> Write:
-        """Return the write that asks for something, as a new event: asked twice, it is done twice."""
+    def command(self, data: EventData) -> Write:
+        """Return the write that asks for something, as a new event: asked twice, it is done twice.
+
+        It is a part of the trace that this is called in.
+        """
+        trace = here() or next_hop(None)
 
         async def write(connection: Connection) -> None:
             now_ms = self._clock.now_ms()
@@ -121,7 +127,8 @@ class Outbox:
                 id=new_id(self._clock),
                 source=self._source,
                 time_ms=now_ms,
-                traceparent=next_hop(traceparent),
+                traceparent=trace.traceparent,
+                tracestate=trace.tracestate,
             )
             await append(connection, [(event, data.kind is Kind.COMMAND)], now_ms)
             self._written()

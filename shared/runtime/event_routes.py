@@ -16,7 +16,7 @@ from shared.events.fields import Wire
 from shared.events.registry import read_posted
 from shared.kernel.clock import Clock
 from shared.kernel.timeline import iso_utc
-from shared.observability.tracing import next_hop
+from shared.observability.tracing import here, next_hop
 from shared.outbox.reading import Told, last_id, read_after
 from shared.outbox.writing import append
 from shared.runtime.errors import ERROR_ANSWERS
@@ -60,9 +60,11 @@ def event_router(
         """Take a CloudEvent (JSON, structured). It is durable when this answers, even if the bus is away."""
         received = read_posted(await request.body())
         event = received.event
-        if event.subject is None or event.traceparent is None:
-            extra = {"subject": received.data.subject, "traceparent": next_hop(event.traceparent)}
-            event = event.model_copy(update=extra)
+        if event.traceparent is None:
+            trace = here() or next_hop(None)
+            event = event.model_copy(update=trace._asdict())
+        if event.subject is None:
+            event = event.model_copy(update={"subject": received.data.subject})
 
         async def unit(connection: Connection) -> None:
             await append(connection, [(event, received.data.kind is Kind.COMMAND)], clock.now_ms())

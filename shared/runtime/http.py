@@ -16,6 +16,7 @@ from shared.runtime.api_key import KeyRing
 from shared.runtime.authentication import Authentication
 from shared.runtime.body_limit import BodyLimit
 from shared.runtime.errors import answer_errors
+from shared.runtime.traced_requests import TracedRequests
 
 BACKLOG = 256  # connections that wait to be accepted
 DESCRIPTION = "Looks after recordings of calls, meetings and cameras for their whole life."
@@ -31,6 +32,7 @@ def build_app(routers: Sequence[APIRouter], *, keys: KeyRing, readiness: Readine
     for router in (_health_router(readiness), _metrics_router(), *routers):
         app.include_router(router)
     app.add_middleware(BodyLimit)
+    app.add_middleware(TracedRequests)
     app.add_middleware(Authentication, keys=keys)  # added last, so it is asked first
     return app
 

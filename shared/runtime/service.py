@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 from fastapi import APIRouter
+from structlog.contextvars import bound_contextvars
 
 from shared.inbox.claims import LeaseTimes
 from shared.inbox.router import Router
@@ -72,13 +73,14 @@ class Process:
         await self._platform.bus.declare(
             [s for service in self._services for s in service.router.subscriptions]
         )
-        with _stop_signals() as stopped:
+        # In every line of what runs below.
+        with bound_contextvars(worker=self._platform.name), _stop_signals() as stopped:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(part) for part in self._background()]
                 workers = [group.create_task(worker.run()) for worker in self._workers]
                 serving = group.create_task(self._server.serve(sockets=[self._listener]))
                 on_ready()
-                log.info("service.ready", worker=self._platform.name, services=self._names)
+                log.info("service.ready", services=self._names)
                 try:
                     await stopped.wait()
                 finally:
@@ -130,7 +132,7 @@ class Process:
             worker.wake()
 
     async def _drain(self) -> None:
-        log.info("service.draining", worker=self._platform.name)
+        log.info("service.draining")
         grace_s = self._platform.settings.drain_grace_s
         async with asyncio.TaskGroup() as group:
             for worker in self._workers:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,15 +31,18 @@ from shared.kernel.errors import Refused, Unavailable
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Media
+from shared.media.traced import TracedMedia
 from shared.observability.media_metrics import metrics_of_process
 from shared.observability.metrics import BUS_CONNECTED, BUS_CONSUMING, RECEIVED_MESSAGES_HELD, UNROUTED
+from shared.observability.tracing import recorded_by, recording
 from shared.outbox.plain import as_plain
 from shared.outbox.relay import Relay
 from shared.runtime.scratch import scratch_directory
-from shared.settings.settings import Settings, SettingsError
+from shared.settings.settings import Settings, SettingsError, TraceSettings, load
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage
 from shared.storage.s3_address import S3Address
+from shared.storage.traced import TracedStorage
 
 PortT = TypeVar("PortT")
 
@@ -116,10 +119,11 @@ async def open_platform(
         with _told_as("SPOOL_STORAGE"):
             uploads = UploadJournal(database, _store_name(settings))
             opened = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
-        storage = seams.storage(opened)
+        storage = seams.storage(TracedStorage(opened) if recording() else opened)
         stack.push_async_callback(storage.close)
         scratch = stack.enter_context(scratch_directory(settings.data_directory / "scratch"))
-        media = seams.media(open_media(settings, storage, directory=scratch))
+        engine = open_media(settings, storage, directory=scratch)
+        media = seams.media(TracedMedia(engine) if recording() else engine)
         relay = Relay(
             bus=bus,
             database=database,
@@ -168,6 +172,36 @@ async def open_bus(settings: Settings) -> Bus:
     from shared.bus.local import LocalBus
 
     return await LocalBus.open(settings.data_directory / "bus.db", unrouted=_count_unrouted)
+
+
+@asynccontextmanager
+async def recorded_spans(services: Sequence[str]) -> AsyncIterator[None]:
+    """Send the spans of this process to a collector, where the environment names one.
+
+    Raises SettingsError: the settings are wrong, or what speaks to a collector is not installed.
+    """
+    settings = load(TraceSettings)
+    if settings.endpoint is None:
+        yield
+        return
+    try:
+        from shared.observability.otlp import OtlpRecorder
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name} is not installed",
+            hint="pip install 'spool-recordings[otel]', or unset the variable",
+        ) from error
+    recorder = OtlpRecorder(
+        endpoint=settings.endpoint,
+        service_name=settings.service_name,
+        default_name="-".join(["spool", *services]),
+        instance=f"{socket.gethostname()}:{os.getpid()}",
+    )
+    try:
+        with recorded_by(recorder):
+            yield
+    finally:
+        await recorder.close()
 
 
 def open_media(settings: Settings, storage: Storage, *, directory: Path) -> Media:

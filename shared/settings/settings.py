@@ -165,6 +165,46 @@ class Settings(Environment):
         return self.database or f"sqlite:///{self.data_directory.absolute() / 'spool.db'}"
 
 
+class TraceSettings(Environment):
+    """Where spans go: OpenTelemetry's own variables, of which the SDK reads the others by itself."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", env_ignore_empty=True)
+
+    exporter_otlp_endpoint: Annotated[str | None, Field(examples=["http://collector:4318"])] = None
+    """The collector that spans are sent to, by OTLP over HTTP. Without one nothing is collected.
+
+    Needs the extra `otel`: `pip install 'spool-recordings[otel]'`.
+    """
+    exporter_otlp_traces_endpoint: Annotated[
+        str | None, Field(examples=["http://collector:4318/v1/traces"])
+    ] = None
+    """The same with its path, for spans alone. Default: `/v1/traces` of the former."""
+    exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    """How to speak to the collector; the other protocols of OpenTelemetry are not there."""
+    exporter_otlp_traces_protocol: Literal["http/protobuf"] = "http/protobuf"
+    """The same, for spans alone."""
+    traces_exporter: Literal["otlp", "none"] = "otlp"
+    """`none` collects no spans, whatever endpoint is set."""
+    service_name: Annotated[str | None, Field(examples=["spool-clipper"])] = None
+    """What the process is called in traces. Default: `spool-` and its services."""
+    sdk_disabled: bool = False
+    """True collects no spans, whatever endpoint is set."""
+
+    @field_validator("exporter_otlp_endpoint", "exporter_otlp_traces_endpoint")
+    @classmethod
+    def _endpoint_is_http(cls, address: str | None) -> str | None:
+        return address and _complete(address, ("http", "https"))
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where to send spans, None for nowhere."""
+        if self.sdk_disabled or self.traces_exporter == "none":
+            return None
+        if self.exporter_otlp_traces_endpoint or not self.exporter_otlp_endpoint:
+            return self.exporter_otlp_traces_endpoint
+        return f"{self.exporter_otlp_endpoint.rstrip('/')}/v1/traces"
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings of a process; `overrides`, of the command line, win. Raises SettingsError."""
     return load(Settings, **overrides)

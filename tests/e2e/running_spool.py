@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ class Ears:
     bus: Bus
     heard: list[Event] = field(default_factory=list)
     plain: list[Delivery] = field(default_factory=list)  # what came without an envelope
+    headers: dict[str, Mapping[str, str]] = field(default_factory=dict)  # of the last message, by event id
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
@@ -72,7 +73,9 @@ class Ears:
             async with self._news:
                 for delivery in deliveries:
                     if delivery.content_type == CONTENT_TYPE:
-                        self.heard.append(read_posted(delivery.body).event)
+                        event = read_posted(delivery.body).event
+                        self.heard.append(event)
+                        self.headers[event.id] = delivery.headers
                     else:
                         self.plain.append(delivery)
                 self._news.notify_all()
@@ -116,9 +119,18 @@ class RunningSpool:
         return event.id
 
     async def publish_bytes(
-        self, event_type: str, body: bytes, message_id: str, *, mandatory: bool = True
+        self,
+        event_type: str,
+        body: bytes,
+        message_id: str,
+        *,
+        mandatory: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        await self.bus.publish([Message(message_id, event_type, body, CONTENT_TYPE, mandatory=mandatory)])
+        message = Message(
+            message_id, event_type, body, CONTENT_TYPE, mandatory=mandatory, headers=headers or {}
+        )
+        await self.bus.publish([message])
 
     async def announce(
         self, camera_id: str, key: str, *, start_ms: int = START_MS, duration_ms: int, size_bytes: int | None
@@ -158,14 +170,16 @@ class RunningSpool:
         await self.publish(request)
         return (await self.ears.answers(request.clip_id, count))[-1]
 
-    async def post_clip(self, clip_id: str, camera_id: str, start_ms: int, end_ms: int) -> httpx.Response:
+    async def post_clip(
+        self, clip_id: str, camera_id: str, start_ms: int, end_ms: int, **request: Any
+    ) -> httpx.Response:
         body = {
             "clipId": clip_id,
             "cameraId": camera_id,
             "startTimestampInMs": start_ms,
             "endTimestampInMs": end_ms,
         }
-        return await self.http.post("/api/v1/clips", json=body)
+        return await self.http.post("/api/v1/clips", json=body, **request)
 
     async def get(self, path: str, **parameters: str | int) -> Json:
         answer = await self.http.get(path, params=parameters)

@@ -102,6 +102,7 @@ STANDS: dict[tuple[str, frozenset[tuple[str, str]]], Callable[[float], bool]] = 
         ("spool_received_messages_in_process", ASKED, within(0, 0)),
         ("spool_hands", ASKED, within(4, 4)),
         ("spool_inbox_ready", ASKED, within(0, 0)),
+        ("spool_inbox_paused", ASKED, within(0, 0)),
         ("spool_inbox_ready_oldest_age_seconds", ASKED, within(0, 0)),
         ("spool_outbox_unsent", {}, within(0, 10)),
         ("spool_outbox_lag_seconds", {}, within(0, 60)),

@@ -63,10 +63,7 @@ async def finish(
     finisher: Finisher, claims: Sequence[Claim], outcomes: Sequence[Done]
 ) -> list[BaseException | None]:
     return await asyncio.gather(
-        *(
-            finisher.done(claim, outcome, traceparent=None)
-            for claim, outcome in zip(claims, outcomes, strict=True)
-        ),
+        *(finisher.done(claim, outcome, trace=None) for claim, outcome in zip(claims, outcomes, strict=True)),
         return_exceptions=True,
     )
 
@@ -105,10 +102,10 @@ async def test_whoever_comes_while_a_transaction_is_under_way_is_in_the_next(dat
     counting.before = hold
     finisher = finisher_of(counting)
     async with asyncio.TaskGroup() as group:
-        group.create_task(finisher.done(claims[0], done("a"), traceparent=None))
+        group.create_task(finisher.done(claims[0], done("a"), trace=None))
         await under_way.wait()
         for claim, name in zip(claims[1:], "bc", strict=True):
-            group.create_task(finisher.done(claim, done(name), traceparent=None))
+            group.create_task(finisher.done(claim, done(name), trace=None))
         await asyncio.sleep(0)
         go_on.set()
 
@@ -227,7 +224,7 @@ async def test_ways_to_end_do_not_mix(database: Database) -> None:
     finisher = finisher_of(counting)
     later = Later(CLOCK.now_ms() + 3_600_000, "not yet", ("key",))
     await asyncio.gather(
-        *(finisher.done(claim, Done(), traceparent=None) for claim in claims[:2]),
+        *(finisher.done(claim, Done(), trace=None) for claim in claims[:2]),
         *(finisher.dead(claim, reason="never", farewell=Done()) for claim in claims[2:4]),
         *(finisher.later(claim, later) for claim in claims[4:6]),
         finisher.again(claims[6], delay_ms=60_000, reason="failed"),
@@ -247,7 +244,7 @@ async def test_what_is_over_forgets_its_wake_keys(database: Database) -> None:
     for claim in claims:
         await claim.wake_on("gate")
     await asyncio.gather(
-        finisher.done(claims[0], Done(), traceparent=None),
+        finisher.done(claims[0], Done(), trace=None),
         finisher.dead(claims[1], reason="never", farewell=Done()),
         finisher.again(claims[2], delay_ms=1, reason="failed"),
     )
@@ -269,10 +266,10 @@ async def test_who_is_cancelled_takes_nobody_along(database: Database) -> None:
     counting.before = hold_the_first
     finisher = finisher_of(counting)
     ending = [
-        asyncio.create_task(finisher.done(claim, Done(), traceparent=None)) for claim in claims[:2]
+        asyncio.create_task(finisher.done(claim, Done(), trace=None)) for claim in claims[:2]
     ]  # one leads, one is with it
     await under_way.wait()
-    ending += [asyncio.create_task(finisher.done(claim, Done(), traceparent=None)) for claim in claims[2:]]
+    ending += [asyncio.create_task(finisher.done(claim, Done(), trace=None)) for claim in claims[2:]]
     await asyncio.sleep(0)
     ending[0].cancel()  # it leads
     ending[2].cancel()  # it would lead next
@@ -297,15 +294,15 @@ async def test_who_is_cancelled_when_called_to_lead_calls_the_next(database: Dat
         await go_on.wait()
 
     async def first() -> None:
-        await finisher.done(claims[0], Done(), traceparent=None)
+        await finisher.done(claims[0], Done(), trace=None)
         second.cancel()  # it has been called, and does not know it yet
 
     counting.before = hold_the_first
     async with asyncio.TaskGroup() as group:
         group.create_task(first())
         await under_way.wait()
-        second = group.create_task(finisher.done(claims[1], Done(), traceparent=None))
-        group.create_task(finisher.done(claims[2], Done(), traceparent=None))
+        second = group.create_task(finisher.done(claims[1], Done(), trace=None))
+        group.create_task(finisher.done(claims[2], Done(), trace=None))
         await asyncio.sleep(0)
         go_on.set()
 

@@ -485,7 +485,7 @@ async def test_a_stale_token_commits_nothing(database: Database) -> None:
     done = Done(answer(asked("a")), writes=(note("written"),))
 
     for attempt in (
-        finisher.done(stale, done, traceparent=None),
+        finisher.done(stale, done, trace=None),
         finisher.dead(stale, reason="no", farewell=done),
         finisher.later(stale, Later(1, "no", ("key",))),
         finisher.again(stale, delay_ms=0, reason="no"),
@@ -497,7 +497,7 @@ async def test_a_stale_token_commits_nothing(database: Database) -> None:
             await attempt
     assert (await noted(database), await told(database)) == ([], [])
     await fresh.still_ours()
-    await finisher.done(fresh, done, traceparent=None)
+    await finisher.done(fresh, done, trace=None)
     assert await noted(database) == ["written"]
 
 
@@ -535,7 +535,7 @@ async def test_only_heads_are_claimed_however_many_claim(database: Database) -> 
         order[subject].append(claim.row.id)
         await asyncio.sleep(random.uniform(0, 0.003))
         busy[subject] -= 1
-        await finisher.done(claim, Done(), traceparent=None)
+        await finisher.done(claim, Done(), trace=None)
 
     async def claimer(name: str) -> None:
         claims = claims_of(database, name)
@@ -576,7 +576,7 @@ async def test_a_woken_row_never_joins_one_that_works_in_its_lane(database: Data
     # Its worker dies: the abandoned row is its lane's head, though an older one is ready by now.
     await expired(database)
     (again,) = await claims.take(queue, ordered=True, at_most=8)
-    await finisher.done(again, Done(), traceparent=None)
+    await finisher.done(again, Done(), trace=None)
     (last,) = await claims.take(queue, ordered=True, at_most=8)
 
     assert beside == []
@@ -1031,7 +1031,7 @@ async def test_a_replayed_dead_letter_keeps_its_id_and_starts_anew(database: Dat
 async def test_work_is_listed_by_what_it_is_and_where_it_stands(database: Database) -> None:
     queue = await accept_only(database, clips(Answering()), *(asked(f"{n}") for n in range(5)))
     claims = await claims_of(database).take(queue, ordered=False, at_most=2)
-    await finisher_of(database).done(claims[0], Done(), traceparent=None)
+    await finisher_of(database).done(claims[0], Done(), trace=None)
 
     async def ids(wanted: WorkFilter, at_most: int = 50) -> list[str]:
         async with database.read() as connection:
@@ -1054,7 +1054,7 @@ async def test_what_was_done_long_ago_is_purged_and_nothing_else(database: Datab
     claims = await claims_of(database).take(queue, ordered=False, at_most=3)
     finisher = finisher_of(database)
     await claims[0].wake_on("key")
-    await finisher.done(claims[0], Done(), traceparent=None)
+    await finisher.done(claims[0], Done(), trace=None)
     await finisher.dead(claims[1], reason="never", farewell=Done())
     early = await purge(database, await database.now_ms() - 60_000)
     dropped = await purge(database, await database.now_ms() + 1)
