@@ -30,7 +30,7 @@ from shared.bus.rabbitmq_topology import EXCHANGE, declare_exchange, declare_que
 from shared.kernel.errors import Bug
 
 MAX_BATCH = 1000  # messages in one publish: eight windows of confirms
-TEND_S = 1.0  # how often consumers are asked whether somebody still wants them
+TEND_S = 0.25  # how often consumers are asked whether somebody still wants them
 
 
 class RabbitBus:

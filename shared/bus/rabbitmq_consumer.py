@@ -1,8 +1,9 @@
 """The pull form over AMQP's push: what one subscription was sent and nobody has taken yet.
 
-The broker is asked for no more than there are free hands. When all hands are full the consumer is
-cancelled before the acknowledgement that would let the broker send the next message, because that one
-would wait here unacknowledged for as long as the hands are busy, while others have hands to spare.
+The broker is asked for no more than there are free hands. When all hands are full it must not send the next
+message, because that one would wait here unacknowledged for as long as the hands are busy, while others have
+hands to spare. So the acknowledgements that would make room for it are owed for a moment: who asks next pays
+as many of them as he asks for. When nobody asks so soon, the consumer is cancelled, and then all are paid.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from shared.kernel.errors import Unavailable
 
 MAX_PREFETCH = 32  # takes nearly all of the gain over 1 (spec/bus.md, section 2)
 IDLE_S = 5.0  # what was prefetched goes back when nobody asks for it any more
+BURST_S = 0.002  # what was asked for together comes in several pieces: one insert for all is worth the wait
+OWED_S = 0.25  # acknowledgements may be owed: work that is shorter costs no change of the consumer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,13 @@ class Consumer:
         self._line: aiormq.abc.AbstractChannel | None = None  # where the tags below count
         self._buffer: deque[AbstractIncomingMessage] = deque()
         self._unacknowledged: set[int] = set()  # everything that was sent to us, the buffer too
+        self._owed: set[int] = set()  # of these what our receiver is done with
         self._tag: str | None = None  # of the consumer that is attached
         self._last_tag = 0
         self._attached_after = 0  # the last tag that came before it was
         self._prefetch = 0
         self._hands_are_full = False
+        self._paid = 0  # how many messages the broker owes for what it was paid last
         self._waiting = 0
         self._asked_at = asyncio.get_running_loop().time()
         self._stopped = False
@@ -84,6 +89,8 @@ class Consumer:
                     continue
                 async with asyncio.timeout_at(deadline):
                     await self._news.wait()
+                if len(self._buffer) < self._paid:
+                    await asyncio.sleep(BURST_S)
         except TimeoutError:
             return []
         finally:
@@ -93,18 +100,10 @@ class Consumer:
 
     async def acknowledge(self, receipts: Collection[Receipt]) -> None:
         """Acknowledge what this channel still knows; the rest was lost with its channel and comes again."""
-        if self._hands_are_full:
-            await self._uncut(self._pause())
-        line, tags = self._known(receipts)
-        if line is None or not tags:
-            return
-        frames = list(_frames(tags, self._unacknowledged))
-        self._unacknowledged -= tags
-        self._news.set()
-        with suppress(Unavailable):
-            async with answering("take an acknowledgement"):
-                for index, (tag, multiple) in enumerate(frames, start=1):
-                    await line.basic_ack(tag, multiple=multiple, wait=index == len(frames))
+        _, tags = self._known(receipts)
+        self._owed |= tags
+        if self._tag is None or not self._hands_are_full:
+            await self._pay(self._owed)
 
     async def give_back(self, receipts: Collection[Receipt]) -> None:
         """Put messages back to the head of their queue, for anyone."""
@@ -119,8 +118,10 @@ class Consumer:
                     await line.basic_nack(tag, requeue=True, wait=tag == max(tags))
 
     async def rest(self) -> None:
-        """Let the consumer go when nobody has asked for a while, so that nothing waits here for nobody."""
+        """Be tended, several times a second: pay what is owed, and let go of what nobody asks for."""
         idle_s = asyncio.get_running_loop().time() - self._asked_at
+        if self._owed and (self._waiting or idle_s > OWED_S):
+            await self._uncut(self._pause())
         if self._tag is not None and not self._waiting and idle_s > IDLE_S:
             await self._uncut(self._let_go())
 
@@ -139,13 +140,13 @@ class Consumer:
         return taken
 
     def _room(self) -> int:
-        """Count the hands that hold nothing unacknowledged."""
-        return self._hands - (len(self._unacknowledged) - len(self._buffer))
+        """Count the hands that hold nothing, or only what they are done with."""
+        return self._hands - (len(self._unacknowledged) - len(self._owed) - len(self._buffer))
 
     def _known(self, receipts: Iterable[Receipt]) -> tuple[aiormq.abc.AbstractChannel | None, set[int]]:
         self._forget_lost()
         tags = {receipt.tag for receipt in receipts if receipt.channel is self._line}
-        return self._line, tags & self._unacknowledged
+        return self._line, tags & (self._unacknowledged - self._owed)
 
     def _forget_lost(self) -> None:
         """Forget what came over a channel that is gone: the broker sends it again."""
@@ -156,6 +157,7 @@ class Consumer:
         self._line = line
         self._buffer.clear()
         self._unacknowledged.clear()
+        self._owed.clear()
         self._last_tag = self._attached_after = 0
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
@@ -173,19 +175,37 @@ class Consumer:
         self._news.set()
 
     async def _ask(self, wanted: int) -> None:
-        """Attach the consumer if the broker would not send `wanted` messages by itself."""
+        """Pay so much of what is owed that the broker sends `wanted`, or attach a consumer that it will."""
         async with self._turn:
             self._forget_lost()
             wanted = min(wanted, self._room())
-            if self._stopped or self._buffer or wanted <= 0 or self._is_asked_for(wanted):
+            if self._stopped or self._buffer or wanted <= 0:
+                return
+            counted = [tag for tag in self._unacknowledged if tag > self._attached_after]
+            lacking = max(0, len(counted) + wanted - self._prefetch)
+            owed = sorted(self._owed.intersection(counted))
+            self._paid = lacking
+            if self._tag is not None and lacking <= len(owed):
+                await self._pay(owed[:lacking])
                 return
             await self._detach()
+            await self._pay(self._owed)
             async with answering(f"attach a consumer to {self._queue.name}"):
                 await self._attach(wanted)
 
-    def _is_asked_for(self, wanted: int) -> bool:
-        held = sum(tag > self._attached_after for tag in self._unacknowledged)
-        return self._tag is not None and held + wanted <= self._prefetch
+    async def _pay(self, owed: Iterable[int]) -> None:
+        """Write acknowledgements."""
+        line, tags = self._line, set(owed)
+        if line is None or not tags:
+            return
+        frames = list(_frames(tags, self._unacknowledged))
+        self._unacknowledged -= tags
+        self._owed -= tags
+        self._news.set()
+        with suppress(Unavailable):
+            async with answering("take an acknowledgement"):
+                for index, (tag, multiple) in enumerate(frames, start=1):
+                    await line.basic_ack(tag, multiple=multiple, wait=index == len(frames))
 
     async def _attach(self, wanted: int) -> None:
         if wanted != self._prefetch:  # it counts for consumers that are attached from here on
@@ -199,13 +219,17 @@ class Consumer:
             undo.pop_all()
 
     async def _pause(self) -> None:
+        """Let the broker send nothing to hands that are full, then pay what is owed."""
         async with self._turn:
-            if self._hands_are_full:
+            if self._hands_are_full and not self._waiting:
                 await self._detach()
+            self._forget_lost()
+            await self._pay(self._owed)
 
     async def _let_go(self) -> None:
         async with self._turn:
             await self._detach()
+            await self._pay(self._owed)
 
     async def _detach(self) -> None:
         """Cancel the consumer, then give back what nobody took."""

@@ -242,6 +242,7 @@ async def test_a_bus_that_knows_several_nodes_goes_to_the_next_one(
         await bus.publish([command("by the third")])
         by_the_third = await receive_one(bus, asked)
         await bus.acknowledge([by_the_third])
+        await until(lambda: bus.health().held == 0)  # an acknowledgement is written a moment later
         await proxy.accept()
         await other.refuse()
         await disconnected(bus)
@@ -314,6 +315,34 @@ async def test_nothing_waits_unacknowledged_where_all_hands_are_full(
     await other.close()
 
     assert (second.message_id, second.redelivered) == ("second", False)
+
+
+async def test_the_broker_sends_no_more_than_the_hands_that_became_free(
+    bus: RabbitBus, amqp_url: str, asked: Subscription
+) -> None:
+    await bus.publish([command(str(number)) for number in range(asked.hands + 2)])
+    await bus.acknowledge(await bus.receive(asked, at_most=asked.hands, wait_s=SOON_S))
+    fifth = await receive_one(bus, asked)
+    other = await RabbitBus.open(amqp_url, exchange=asked.service)
+    await other.declare([asked])
+    sixth = await receive_one(other, asked)
+    await other.close()
+
+    assert (fifth.message_id, fifth.redelivered) == ("4", False)
+    assert (sixth.message_id, sixth.redelivered) == ("5", False)
+
+
+async def test_what_was_acknowledged_is_soon_held_no_more_although_no_other_message_comes(
+    bus: RabbitBus, asked: Subscription
+) -> None:
+    await bus.publish([command("a"), command("b")])
+    await bus.acknowledge(await bus.receive(asked, at_most=2, wait_s=SOON_S))
+    async with asyncio.TaskGroup() as group:
+        receiving = group.create_task(bus.receive(asked, at_most=1, wait_s=SOON_S))
+        await until(lambda: bus.health().held == 0)
+        receiving.cancel()
+
+    assert receiving.cancelled()
 
 
 async def test_what_was_prefetched_goes_to_others_when_nobody_asks_for_it(
