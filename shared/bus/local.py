@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -33,12 +33,19 @@ MAX_BATCH = 1000  # messages in one publish: one commit of well under a second
 UNUSED_PAGES_KEPT = 1024  # 4 MiB of the file stay for the next burst instead of shrinking and growing
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hold:
+    """One handing out of a row: the receipt of an earlier one must not settle it."""
+
+    row_id: int
+
+
 @dataclass(slots=True)
 class _Queue:
     """What this process knows of a queue besides its rows."""
 
     reached: int = 0  # every row up to here was handed out, or is in `returned`
-    taken: set[int] = field(default_factory=set)  # handed out, neither acknowledged nor given back
+    taken: dict[int, _Hold] = field(default_factory=dict)  # handed out, neither acknowledged nor given back
     returned: set[int] = field(default_factory=set)  # given back, to be handed out first
     again: set[int] = field(default_factory=set)  # taken or returned rows that were given back before
     news: asyncio.Event = field(default_factory=asyncio.Event)  # something to receive, or room for it
@@ -127,29 +134,28 @@ class LocalBus:
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Delete the rows. A delivery of a former process, or one that was given back, is skipped."""
-        held = [(queue, row_id) for queue, row_id in map(self._held, deliveries) if row_id in queue.taken]
+        held = list(self._held(deliveries))
         if not held:
             return
-        for queue, row_id in held:
-            queue.taken.discard(row_id)
+        for queue, hold in held:
+            queue.taken.pop(hold.row_id, None)
         try:
-            await self._run(partial(self._ledger.forget, [row_id for _, row_id in held]))
+            await self._run(partial(self._ledger.forget, [hold.row_id for _, hold in held]))
         except Unavailable:
-            for queue, row_id in held:
-                queue.taken.add(row_id)
+            for queue, hold in held:
+                queue.taken[hold.row_id] = hold
             raise
-        for queue, row_id in held:
-            queue.again.discard(row_id)
+        for queue, hold in held:
+            queue.again.discard(hold.row_id)
             queue.news.set()
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Put the rows at the head of their queues again."""
-        for queue, row_id in map(self._held, deliveries):
-            if row_id in queue.taken:
-                queue.taken.discard(row_id)
-                queue.returned.add(row_id)
-                queue.again.add(row_id)
-                queue.news.set()
+        for queue, hold in self._held(deliveries):
+            del queue.taken[hold.row_id]
+            queue.returned.add(hold.row_id)
+            queue.again.add(hold.row_id)
+            queue.news.set()
 
     async def stop_receiving(self) -> None:
         """Let every receiver return empty-handed, those that wait as well."""
@@ -182,8 +188,13 @@ class LocalBus:
             raise Bug(f"{subscription.queue} was not declared before receiving from it")
         return queue
 
-    def _held(self, delivery: Delivery) -> tuple[_Queue, int]:
-        return self._queues.get(delivery.queue, _Queue()), cast("int", delivery.receipt)
+    def _held(self, deliveries: Sequence[Delivery]) -> Iterator[tuple[_Queue, _Hold]]:
+        """Yield those that this bus holds now, and nothing that was settled or belongs to a former bus."""
+        for delivery in deliveries:
+            queue = self._queues.get(delivery.queue)
+            hold = cast("_Hold", delivery.receipt)
+            if queue is not None and queue.taken.get(hold.row_id) is hold:
+                yield queue, hold
 
     async def _take(self, subscription: Subscription, queue: _Queue, at_most: int) -> list[Delivery]:
         async with queue.turn:
@@ -196,7 +207,7 @@ class LocalBus:
             # From here on no await: what is marked as taken is handed over.
             queue.returned.difference_update(returned)
             for row in rows:
-                queue.taken.add(row.id)
+                queue.taken[row.id] = _Hold(row.id)
                 queue.reached = max(queue.reached, row.id)
             return [self._delivery(subscription.queue, queue, row) for row in rows]
 
@@ -209,7 +220,7 @@ class LocalBus:
             headers=json.loads(row.headers),
             # A row of a former process may have been handed out there.
             redelivered=row.id in queue.again or row.id <= self._ledger.last_former_id,
-            receipt=row.id,
+            receipt=queue.taken[row.id],
         )
 
     async def _run(self, work: Callable[[], T]) -> T:
