@@ -7,7 +7,7 @@ clock; whoever had it stops by its own monotonic clock before that, and its toke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -157,7 +157,11 @@ class Claims:
 
         async def unit(connection: Connection) -> list[ClaimedRow]:
             now = self._database.now_sql()
-            claimable = _ordered_heads(consumer, now) if ordered else _any_ready(consumer, now)
+            # What we hold is alive, whatever a clock says that was set forward: nobody takes it from himself.
+            abandoned = _is_abandoned(now, list(self._held))
+            claimable = (
+                _ordered_heads(consumer, now, abandoned) if ordered else _any_ready(consumer, now, abandoned)
+            )
             if in_turn:
                 untouched = func.coalesce(_row.c.claimed_ms, 0)
                 claimable = claimable.order_by(None).order_by(untouched, _row.c.id)
@@ -257,8 +261,9 @@ def _is_due(now: ColumnElement[int]) -> ColumnElement[bool]:
     return and_(_row.c.state == READY, waited)
 
 
-def _is_abandoned(now: ColumnElement[int]) -> ColumnElement[bool]:
-    return and_(_row.c.state == WORKING, _row.c.lease_until_ms < now)
+def _is_abandoned(now: ColumnElement[int], held: Sequence[int]) -> ColumnElement[bool]:
+    run_out = and_(_row.c.state == WORKING, _row.c.lease_until_ms < now)
+    return and_(run_out, _row.c.id.not_in(held)) if held else run_out
 
 
 def _candidates(consumer: str, condition: ColumnElement[bool]) -> Select[tuple[int]]:
@@ -271,11 +276,13 @@ def _candidates(consumer: str, condition: ColumnElement[bool]) -> Select[tuple[i
     )
 
 
-def _any_ready(consumer: str, now: ColumnElement[int]) -> Select[tuple[int]]:
-    return _candidates(consumer, or_(_is_due(now), _is_abandoned(now)))
+def _any_ready(consumer: str, now: ColumnElement[int], abandoned: ColumnElement[bool]) -> Select[tuple[int]]:
+    return _candidates(consumer, or_(_is_due(now), abandoned))
 
 
-def _ordered_heads(consumer: str, now: ColumnElement[int]) -> Select[tuple[int]]:
+def _ordered_heads(
+    consumer: str, now: ColumnElement[int], abandoned: ColumnElement[bool]
+) -> Select[tuple[int]]:
     """Select only the head of each subject: nobody works in its lane, and nothing older is unfinished.
 
     "Skip subjects that have a live claim" would be wrong: two claimers have two snapshots.
@@ -287,4 +294,4 @@ def _ordered_heads(consumer: str, now: ColumnElement[int]) -> Select[tuple[int]]
         lane, _other.c.state.in_((READY, WORKING)), _other.c.id < _row.c.id, not_(_other.c.waiting)
     )
     head = and_(_is_due(now), not_(occupied), not_(older))
-    return _candidates(consumer, or_(head, _is_abandoned(now)))
+    return _candidates(consumer, or_(head, abandoned))

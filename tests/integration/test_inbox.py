@@ -659,6 +659,19 @@ async def test_a_late_heartbeat_succeeds_while_the_token_is_ours(database: Datab
     await claim.still_ours()
 
 
+async def test_a_clock_that_is_set_forward_takes_no_claim_from_its_own_worker(database: Database) -> None:
+    queue = await accept_only(database, clips(Answering()), asked("a"))
+    claims = claims_of(database)
+    (claim,) = await claims.take(queue, ordered=False, at_most=1)
+    await expired(database)
+    again = await claims.take(queue, ordered=False, at_most=1)
+    claims.let_go(claim)
+    after_its_end = await claims.take(queue, ordered=False, at_most=1)
+
+    assert again == []
+    assert [each.row.id for each in after_its_end] == [claim.row.id]
+
+
 async def test_a_heartbeat_tells_of_a_lost_claim(database: Database) -> None:
     queue = await accept_only(database, clips(Answering()), asked("a"))
     claims = claims_of(database)
