@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, case, func, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from shared.bus.message import Message
@@ -83,10 +83,14 @@ class Subjects:
 
     def _claiming(self) -> ReturningUpdate[tuple[str, int, int]]:
         now = self._database.now_sql()
+        # Whom nobody holds and nothing went wrong with is free, also when the clock was set back meanwhile.
+        free = or_(
+            _subject.c.lease_until_ms <= now, and_(_subject.c.relay.is_(None), _subject.c.attempts == 0)
+        )
         # What says "pending" is written as the partial index says it, so that only that is read.
         chosen = (
             select(_subject.c.subject)
-            .where(_subject.c.last_sequence > _subject.c.sent_sequence, _subject.c.lease_until_ms <= now)
+            .where(_subject.c.last_sequence > _subject.c.sent_sequence, free)
             .order_by(_subject.c.lease_until_ms)
             .limit(SUBJECTS_PER_CLAIM)
             .with_for_update(skip_locked=True, of=_subject)

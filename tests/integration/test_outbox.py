@@ -226,6 +226,27 @@ async def test_a_subject_that_another_relay_has_is_left_alone(database: Database
     assert (row.relay, row.sent_sequence, await unsent(database)) == ("second", 1, 0)
 
 
+async def test_a_subject_that_nobody_holds_is_free_also_when_the_clock_was_set_back(
+    database: Database,
+) -> None:
+    async def an_hour_ago(connection: Connection) -> None:
+        later = outbox_subject.c.lease_until_ms + 3_600_000
+        await connection.execute(update(outbox_subject).values(lease_until_ms=later))
+
+    subjects = Subjects(database, relay="relay", lease_ms=60_000)
+    await write(database, event("gate", 0))
+    (turn,) = await subjects.claim()
+    turn.sent.append(turn.waiting.pop(0))
+    await subjects.conclude([turn], pause_ms=lambda _attempts: 0)
+    await write(database, event("gate", 1))
+    await database.write(an_hour_ago)
+    (free,) = await subjects.claim()
+    held = await Subjects(database, relay="another", lease_ms=60_000).claim()
+
+    assert [each.message.id for each in free.waiting] == ["gate-1"]
+    assert held == []
+
+
 async def test_an_event_committed_during_a_turn_is_not_passed_over(database: Database) -> None:
     await write(database, event("gate", 0))
     subjects = Subjects(database, relay="relay", lease_ms=60_000)
