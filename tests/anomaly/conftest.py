@@ -12,7 +12,7 @@ from tests.anomaly.installation import Addresses, Installation, open_installatio
 from tests.anomaly.nursery import Nursery, nursery_process, open_nursery
 from tests.anomaly.recordings import LARGE, SMALL, Footage, record_footage
 from tests.anomaly.road import Road, open_road
-from tests.anomaly.servers import PostgresServer, RabbitNode, postgres_server, rabbit_nodes
+from tests.anomaly.servers import PostgresServer, RabbitNode, are_installed, postgres_server, rabbit_nodes
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +66,7 @@ async def nursery(nursery_socket: Path) -> AsyncIterator[Nursery]:
 @pytest.fixture(scope="session")
 def nodes() -> Iterator[list[RabbitNode]]:
     """Return three nodes of RabbitMQ, each alone until a test joins them."""
+    _need_servers()
     with rabbit_nodes(3) as started:
         yield started
 
@@ -79,6 +80,7 @@ def lone_node(nodes: list[RabbitNode]) -> RabbitNode:
 @pytest.fixture(scope="session")
 def own_postgres() -> Iterator[PostgresServer]:
     """Return a PostgreSQL that may be broken, and is mended again by whoever does."""
+    _need_servers()
     with postgres_server() as started:
         yield started
 
@@ -88,3 +90,8 @@ async def road(tmp_path: Path, amqp_url: str, postgres_url: str) -> AsyncIterato
     """Open a road on RabbitMQ and PostgreSQL, on which nobody works yet."""
     async with open_road(tmp_path, database=postgres_url, bus=amqp_url) as opened:
         yield opened
+
+
+def _need_servers() -> None:
+    if not are_installed():
+        pytest.skip("there is no server to break: apt-get install rabbitmq-server postgresql")

@@ -162,6 +162,23 @@ class Road:
                     break
                 await asyncio.sleep(AGAIN_S)
 
+    async def ask_before_the_start(self, count: int) -> None:
+        """Put that many requests on a bus that the mill will own."""
+        self.asked += [f"clip-{number}" for number in range(count)]
+        bus = await open_bus(self.orders)
+        await bus.declare([*router_of(self.orders).subscriptions, self.ears])
+        await bus.publish(self.messages(self.asked))
+        await bus.close()
+
+    async def hear_at_the_end(self) -> None:
+        """Hear what was told on a bus that the mill owned."""
+        bus = await open_bus(self.orders)
+        await bus.declare([self.ears])
+        while deliveries := await bus.receive(self.ears, at_most=EARS, wait_s=0):
+            self.note(json.loads(delivery.body) for delivery in deliveries)
+            await bus.acknowledge(deliveries)
+        await bus.close()
+
     @staticmethod
     def messages(names: Iterable[str]) -> list[Message]:
         """Return the requests as any publisher would send them."""
@@ -200,6 +217,10 @@ class Road:
 
     async def effects(self) -> int:
         return await self.count(func.count(effect.c.clip_id))
+
+    async def most_attempts(self) -> int:
+        """Return how often the piece of work was begun that was begun most often."""
+        return await self.count(func.max(effect.c.run))
 
     async def until_effects(self, at_least: int) -> None:
         while await self.effects() < at_least:
