@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,9 +183,19 @@ class SpoolClient:
     async def dead_letter(self, letter_id: str) -> JsonObject:
         return await self._json("GET", f"/api/v1/dead-letters/{_segment(letter_id)}")
 
-    async def replay(self, letter_id: str) -> JsonObject:
-        """Ask for a dead letter to be worked again."""
-        return await self._json("POST", f"/api/v1/dead-letters/{_segment(letter_id)}/replay")
+    async def dead_letter_body(self, letter_id: str) -> bytes:
+        """Return what a dead letter said, byte for byte."""
+        path = f"/api/v1/dead-letters/{_segment(letter_id)}/body"
+        async with self._response("GET", path, {}) as response:
+            return b"".join([chunk async for chunk in self._bytes(response)])
+
+    async def replay(self, letter_ids: Sequence[str]) -> JsonObject:
+        """Ask for dead letters to be tried again. Return `{done: […], problems: [{id, message}]}`."""
+        return await self._json("POST", "/api/v1/dead-letters/replay", body={"ids": list(letter_ids)})
+
+    async def drop(self, letter_ids: Sequence[str]) -> JsonObject:
+        """Let dead letters go. Return `{done: […], problems: [{id, message}]}`."""
+        return await self._json("POST", "/api/v1/dead-letters/drop", body={"ids": list(letter_ids)})
 
     async def _bytes(self, response: httpx.Response) -> AsyncIterator[bytes]:
         try:

@@ -51,6 +51,7 @@ def build(platform: Platform) -> Service:
     return Service(
         router=Router(NAME, _routes(clipper, _bucket(platform, settings))),
         http=clip_router(desk),
+        progress={ClipRequested.type: clipper.clips.progress},
         ticks=(
             Tick(
                 task="clipper.sweep_uploads",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -256,6 +256,19 @@ class Clips:
             await connection.execute(change)
 
         await self._database.write(write)
+
+    async def progress(self, clip_ids: Sequence[str]) -> dict[str, str]:
+        """Say of clips that are being made how far they are. Raises Unavailable."""
+        table = clip_table.c
+        made = select(table.clip_id, table.progress_ms, table.start_ms, table.end_ms).where(
+            table.clip_id.in_(clip_ids), table.status == WORKING
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(made)).all()
+        return {
+            row.clip_id: f"{row.progress_ms / 1000:.1f} of {(row.end_ms - row.start_ms) / 1000:.1f} s"
+            for row in rows
+        }
 
     def conclude(self, outcome: ClipOutcome, status: Status, *, seen: ClipRow | None) -> Write:
         """Return the write that records how a request ended, if nobody else has since it was `seen`."""

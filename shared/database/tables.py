@@ -65,9 +65,10 @@ inbox = Table(
     Column("failing_since_ms", BigInteger),  # the first of the failures that it is retried after
     Column("claimed_ms", BigInteger),
     Column("done_ms", BigInteger),
-    Column("outcome", String(64)),  # types of the events that it led to, or `dead`
+    Column("outcome", String(64)),  # types of the events that it led to; `dead`, `cancelled`, `dropped`, …
     Column("reason", Text),  # of the last failure, wait or death
     Column("traceback_digest", String(64)),
+    Column("handler", String(128)),  # that could not do it, when dead
     Index("inbox_event", "consumer", "source", "event_id", unique=True),
     Index(
         "inbox_open",
@@ -133,6 +134,12 @@ outbox = Table(
         "sequence",
         sqlite_where=text("sent_ms IS NULL AND refused IS NULL"),
         postgresql_where=text("sent_ms IS NULL AND refused IS NULL"),
+    ),
+    Index(
+        "outbox_refused",
+        "id",
+        sqlite_where=text("refused IS NOT NULL"),
+        postgresql_where=text("refused IS NOT NULL"),
     ),
     sqlite_autoincrement=True,
 )

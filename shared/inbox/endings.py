@@ -8,13 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy import update
 
+from shared.database.engine import Connection
+from shared.database.tables import inbox
 from shared.events.registry import Received
 from shared.inbox.claims import Claim, Stop
 from shared.inbox.finish import Finisher
 from shared.inbox.handling import Stopped, digest_of, handle, read_again, reason_of
 from shared.inbox.intake import Intake
-from shared.inbox.outcome import Dead, Done, Later, LeaseLost, Outcome, WorldMoved
+from shared.inbox.outcome import Dead, Done, Later, LeaseLost, Outcome, WorldMoved, Write
 from shared.inbox.retry import GiveUp, after_failure, after_outage
 from shared.inbox.router import Route
 from shared.kernel.checkpoint import Checkpoint, Step
@@ -118,7 +121,8 @@ class Endings:
         policy = hand.route.retry
         if hand.claim.attempt < policy.attempts + FAREWELL_ATTEMPTS:
             return await self._again(hand, delay_ms=policy.longest_delay_ms, reason=reason, digest=digest)
-        await self._finisher.dead(hand.claim, reason=reason, digest=digest, farewell=Done())
+        farewell = Done(writes=(_names_handler(hand),))
+        await self._finisher.dead(hand.claim, reason=reason, digest=digest, farewell=farewell)
         return "dead"
 
     async def _by_outcome(self, hand: Hand, outcome: Outcome) -> str:
@@ -171,7 +175,7 @@ class Endings:
             reason=reason,
             outcome=outcome,
             digest=digest,
-            farewell=farewell,
+            farewell=Done(*farewell.events, writes=(*farewell.writes, _names_handler(hand))),
             trace=hand.span.context,
         )
         log.error("work.dead", reason=reason)
@@ -183,3 +187,13 @@ class Endings:
             self._told()
         if outcome.writes:
             self._woken()  # what was written may be what other work waits for
+
+
+def _names_handler(hand: Hand) -> Write:
+    """Return the write that keeps with a dead letter who could not do it."""
+
+    async def write(connection: Connection) -> None:
+        ours = update(inbox).where(inbox.c.id == hand.claim.row.id)
+        await connection.execute(ours.values(handler=hand.route.handler_name))
+
+    return write

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, select, update
 from sqlalchemy.engine import Row
 
 from shared.database.engine import Connection, Database
 from shared.database.purging import drop_rows
-from shared.database.tables import State, inbox
+from shared.database.tables import State, inbox, inbox_wake
 from shared.inbox.row import DONE, READY, WORKING
 from shared.kernel.errors import Conflict, NotFound
 
@@ -34,23 +36,32 @@ class WorkRow:
     not_before_ms: int | None
     waiting: bool
     cancel_requested: bool
+    ordered: bool
     received_ms: int
     replayed_ms: int | None
+    failing_since_ms: int | None
     claimed_ms: int | None
     done_ms: int | None
     outcome: str | None
     reason: str | None
     traceback_digest: str | None
+    handler: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkFilter:
-    """Which work to list; None lets everything through. `before_id` continues after an earlier page."""
+    """Which work to list; None lets everything through. `before_id` continues after an earlier page.
 
+    `failing`: unfinished, and its last attempt failed. `waiting`: asleep until a time or a wake.
+    """
+
+    service: str | None = None
     consumer: str | None = None
     type: str | None = None
     state: State | None = None
     subject: str | None = None
+    failing: bool | None = None
+    waiting: bool | None = None
     before_id: int | None = None
 
 
@@ -60,6 +71,8 @@ _COLUMNS = [inbox.c[field.name] for field in fields(WorkRow)]
 async def list_work(connection: Connection, wanted: WorkFilter, *, at_most: int = 50) -> list[WorkRow]:
     """Return work, the newest first."""
     rows = select(*_COLUMNS).order_by(inbox.c.id.desc()).limit(min(at_most, MAX_ROWS))
+    if wanted.service is not None:
+        rows = rows.where(inbox.c.consumer.startswith(f"{wanted.service}.", autoescape=True))
     if wanted.consumer is not None:
         rows = rows.where(inbox.c.consumer == wanted.consumer)
     if wanted.type is not None:
@@ -68,6 +81,12 @@ async def list_work(connection: Connection, wanted: WorkFilter, *, at_most: int 
         rows = rows.where(inbox.c.state == wanted.state)
     if wanted.subject is not None:
         rows = rows.where(inbox.c.subject == wanted.subject)
+    if wanted.failing is not None:
+        failing = and_(inbox.c.state.in_((READY, WORKING)), inbox.c.failing_since_ms.is_not(None))
+        rows = rows.where(failing if wanted.failing else ~failing)
+    if wanted.waiting is not None:
+        asleep = and_(inbox.c.state == READY, inbox.c.waiting)
+        rows = rows.where(asleep if wanted.waiting else ~asleep)
     if wanted.before_id is not None:
         rows = rows.where(inbox.c.id < wanted.before_id)
     return [_work_row(row) for row in await connection.execute(rows)]
@@ -79,6 +98,17 @@ async def show_work(connection: Connection, work_id: int) -> WorkRow:
     if row is None:
         raise NotFound(f"there is no work {work_id}")
     return _work_row(row)
+
+
+async def wake_keys_of(connection: Connection, work_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """Return what each piece of work waits to be woken by; those that wait for nothing are missing."""
+    registered = select(inbox_wake.c.inbox_id, inbox_wake.c.wake_key).where(
+        inbox_wake.c.inbox_id.in_(work_ids)
+    )
+    keys: dict[int, list[str]] = defaultdict(list)
+    for row in await connection.execute(registered.order_by(inbox_wake.c.wake_key)):
+        keys[row.inbox_id].append(row.wake_key)
+    return {work_id: tuple(found) for work_id, found in keys.items()}
 
 
 async def cancel_work(database: Database, work_id: int) -> None:

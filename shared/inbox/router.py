@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from shared.bus.message import DEAD_LETTERS, Subscription
 from shared.events.envelope import EventData
@@ -11,6 +12,7 @@ from shared.events.s3_notification import Bucket
 from shared.inbox.outcome import Done, Outcome
 from shared.inbox.retry import RetryPolicy
 
+MAX_NAME_CHARACTERS = 128  # of a handler's name, as the column has it
 MAX_HANDS = 32  # more wait in the broker, where other containers can take them
 
 
@@ -35,6 +37,15 @@ class Route:
     def __post_init__(self) -> None:
         if not 1 <= self.hands <= MAX_HANDS:
             raise ValueError(f"{self.data.type} has {self.hands} hands; 1 to {MAX_HANDS} are possible")
+
+    @property
+    def handler_name(self) -> str:
+        """The handler as one greps for it: `services.clipper.handlers.cut_clip`."""
+        handler = self.handler
+        while isinstance(handler, partial):
+            handler = handler.func
+        named = handler if hasattr(handler, "__qualname__") else type(handler)
+        return f"{named.__module__}.{named.__qualname__}"[:MAX_NAME_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)

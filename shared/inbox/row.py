@@ -21,6 +21,7 @@ DONE: ColumnElement[int] = literal_column(str(int(State.DONE)))
 
 MAX_REASON_CHARACTERS = 2_000
 MAX_ID_CHARACTERS = 256
+GIVEN_UP_BY_BROKER = "given_up_by_broker"  # the outcome of what it delivered too often
 TRANSPORT_SOURCE = "transport"  # of what has no readable source of its own
 
 CLAIMED_COLUMNS = (

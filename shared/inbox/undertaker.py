@@ -20,7 +20,7 @@ from shared.database.inserting import insert_into
 from shared.database.tables import State, inbox
 from shared.events.reading import Letter, Reading, read_letter
 from shared.events.unreadable import FieldProblem, Unreadable
-from shared.inbox.row import TRANSPORT_SOURCE, digest_id, storable, usable_id
+from shared.inbox.row import GIVEN_UP_BY_BROKER, TRANSPORT_SOURCE, digest_id, storable, usable_id
 from shared.kernel.errors import Transient
 from shared.observability.metrics import Entering
 
@@ -89,7 +89,7 @@ class Undertaker:
                 "content_type": storable(content_type, characters=128) if content_type else None,
                 "ordered": False,
                 "state": int(State.DEAD),
-                "outcome": "dead",
+                "outcome": GIVEN_UP_BY_BROKER,
                 "reason": "the broker gave it up: it was delivered too often and never acknowledged",
             }
             for reading in read_letter(letter, expected=event_type)

@@ -82,6 +82,16 @@ INBOX_READY_AGE = Gauge(
     f"For how long the oldest row that could be worked now has been so. {_SHARED}",
     ("subscription",),
 )
+DEAD_LETTERS = Gauge(
+    "spool_dead_letters",
+    f"Dead letters by where they lie: inbox, broker, outbox; up to 10 000 of each. {_SHARED}",
+    ("service", "origin"),
+)
+DEAD_LETTERS_AGE = Gauge(
+    "spool_dead_letters_oldest_age_seconds",
+    f"For how long the oldest dead letter has been one; 0 when there is none. {_SHARED}",
+    ("service", "origin"),
+)
 OUTBOX_UNSENT = Gauge("spool_outbox_unsent", f"Events that are committed and not yet published. {_SHARED}")
 OUTBOX_LAG = Gauge(
     "spool_outbox_lag_seconds",

@@ -1,17 +1,16 @@
-"""What was told, for people: followed by `spool events tail`, looked at when refused, dropped in the end."""
+"""What was told, for people: followed by `spool events tail`, dropped in the end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.engine import Row
 
 from shared.database.engine import Connection, Database
 from shared.database.purging import drop_rows
-from shared.database.tables import outbox, outbox_subject
-from shared.kernel.errors import Conflict, NotFound
+from shared.database.tables import outbox
 
 MAX_ROWS = 500  # of one answer
 
@@ -51,41 +50,6 @@ async def last_id(connection: Connection) -> int:
     newest = select(outbox.c.id).order_by(outbox.c.id.desc()).limit(1)
     found: int | None = (await connection.execute(newest)).scalar()
     return found or 0
-
-
-async def list_refused(connection: Connection, *, after_id: int = 0, limit: int = 50) -> list[Told]:
-    """Return the dead letters of the outbox: what no transport would take."""
-    rows = (
-        select(*_COLUMNS)
-        .where(outbox.c.refused.is_not(None), outbox.c.id > after_id)
-        .order_by(outbox.c.id)
-        .limit(min(limit, MAX_ROWS))
-    )
-    return [_told(row) for row in await connection.execute(rows)]
-
-
-async def send_again(database: Database, row_id: int) -> None:
-    """Let a refused event be published once more, after what refused it was changed. Keeps its id.
-
-    Raises NotFound, Conflict when it was not refused.
-    """
-
-    async def unit(connection: Connection) -> None:
-        one = select(outbox.c.subject, outbox.c.sequence, outbox.c.refused).where(outbox.c.id == row_id)
-        row = (await connection.execute(one)).first()
-        if row is None:
-            raise NotFound(f"the outbox has no event {row_id}")
-        if row.refused is None:
-            raise Conflict(f"the event {row_id} was not refused")
-        # The subject first, as every writer does.
-        await connection.execute(
-            update(outbox_subject)
-            .where(outbox_subject.c.subject == row.subject, outbox_subject.c.sent_sequence >= row.sequence)
-            .values(sent_sequence=row.sequence - 1)
-        )
-        await connection.execute(update(outbox).where(outbox.c.id == row_id).values(refused=None))
-
-    await database.write(unit)
 
 
 async def purge(database: Database, before_ms: int) -> int:

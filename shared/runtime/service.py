@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from fastapi import APIRouter
@@ -19,13 +20,15 @@ from shared.inbox.worker import Worker
 from shared.kernel.errors import Transient
 from shared.outbox.writing import append
 from shared.runtime.api_key import KeyRing
+from shared.runtime.dead_letter_routes import dead_letter_router
+from shared.runtime.dead_letters import DeadLetters
 from shared.runtime.event_routes import event_router
 from shared.runtime.housekeeping import housekeeping
 from shared.runtime.http import Server, build_app
 from shared.runtime.lending_routes import lending_router
 from shared.runtime.scheduler import Tick, run_ticks
 from shared.runtime.wiring import Lending, Platform
-from shared.runtime.work_routes import dead_letter_router, work_router
+from shared.runtime.work_routes import Progress, work_router
 
 log = structlog.get_logger()
 
@@ -36,11 +39,15 @@ FLUSH_S = 5  # for telling what the last work committed; the rest is told after 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service, put together: what it listens to, its HTTP routes, what it does by the clock."""
+    """A service, put together: what it listens to, its HTTP routes, what it does by the clock.
+
+    `progress` tells of some types of event how far the work is.
+    """
 
     router: Router
     http: APIRouter | None = None
     ticks: tuple[Tick, ...] = ()
+    progress: Mapping[str, Progress] = field(default_factory=dict)
 
 
 class Process:
@@ -61,6 +68,7 @@ class Process:
         self._listener = listener
         self._draining = asyncio.Event()
         self._workers = [self._worker(service) for service in services]
+        self._dead_letters = DeadLetters(platform.database, told=platform.relay.wake, changed=self._wake)
         routers = [service.http for service in services if service.http]
         app = build_app([*routers, *self._own_routers(lending)], keys=keys, readiness=self._problems)
         self._server = Server(app, grace_s=HTTP_GRACE_S)
@@ -113,16 +121,18 @@ class Process:
 
     def _own_routers(self, lending: Lending) -> list[APIRouter]:
         platform = self._platform
+        progress = dict(ChainMap(*(dict(service.progress) for service in self._services)))
         return [
             event_router(platform.database, platform.clock, told=platform.relay.wake, ended=self._draining),
-            work_router(platform.database, changed=self._wake),
-            dead_letter_router(platform.database, replayed=self._wake),
+            work_router(platform.database, changed=self._wake, progress=progress),
+            dead_letter_router(self._dead_letters),
             lending_router(platform.storage, platform.clock, signing_key=lending.signing_key),
         ]
 
     def _background(self) -> Iterator[Coroutine[None, None, None]]:
-        yield self._platform.relay.run()
         platform = self._platform
+        yield platform.relay.run()
+        yield self._dead_letters.observe(self._names, platform.clock)
         ticks = [*housekeeping(platform.database, keep_hours=platform.settings.keep_hours)]
         ticks += [tick for service in self._services for tick in service.ticks]
         yield run_ticks(ticks, platform.database, worker=platform.name)

@@ -106,7 +106,7 @@ async def test_an_invalid_event_is_a_dead_letter_or_a_422_that_names_the_field(
     assert field in [detail["field"] for detail in posted.json()["details"]]
     assert events == []
     assert letter["reason"].startswith(f"{field}: ") or f"; {field}: " in letter["reason"], letter
-    assert (letter["state"], letter["consumer"]) == ("dead", f"clipper.{event_type}")
+    assert (letter["origin"], letter["consumer"]) == ("inbox", f"clipper.{event_type}")
     assert letter["attempt"] <= 1
     assert kept["bodyBase64"]
 

@@ -14,7 +14,7 @@ from shared.events.call import CallEnded
 from shared.events.clip import ClipRequested
 from shared.events.envelope import wrap
 from shared.events.source import SourceAvailable
-from shared.inbox.dead_letters import replay, show_dead_letter
+from shared.inbox.dead_letters import replay, show_dead
 from shared.inbox.outcome import Done, Work
 from shared.inbox.router import Route
 from tests.integration.workshop import (
@@ -69,8 +69,8 @@ async def test_one_notification_of_three_objects_is_three_pieces_of_work(databas
     assert sorted(row.state for row in work) == [State.DONE, State.DONE, State.DEAD]
     (dead,) = (row for row in work if row.state is State.DEAD)
     async with database.read() as connection:
-        letter = await show_dead_letter(connection, dead.id)
-    assert json.loads(letter.body) == {"Records": [records[1]]}
+        _, body, _ = await show_dead(connection, dead.id)
+    assert json.loads(body) == {"Records": [records[1]]}
 
 
 async def test_a_notification_that_comes_twice_is_done_once(database: Database) -> None:
@@ -174,7 +174,7 @@ async def test_a_record_that_was_dead_is_replayed_alone(database: Database) -> N
         await bus.publish([plain({"Records": records}, "source_available", message_id="m-1")])
         await eventually(lambda: listener.has_heard(2))
         (dead,) = (row for row in await all_work(database) if row.state is State.DEAD)
-        await replay(database, dead.id)
+        await replay(database, [dead.id])
         worker.wake()
 
         async def is_dead_again() -> bool:

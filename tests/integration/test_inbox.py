@@ -19,7 +19,7 @@ from shared.events.clip import ClipFailed, ClipNotAvailable, ClipRequested
 from shared.events.envelope import wrap
 from shared.events.source import SourceAvailable
 from shared.inbox.claims import Claim, Claims, LeaseTimes, Stop, release_all_claims
-from shared.inbox.dead_letters import list_dead_letters, replay, show_dead_letter
+from shared.inbox.dead_letters import list_dead, replay, show_dead
 from shared.inbox.finish import Finisher
 from shared.inbox.listing import WorkFilter, cancel_work, list_work, purge
 from shared.inbox.outcome import Dead, Done, Later, LeaseLost, Outcome, Work, WorldMoved
@@ -183,11 +183,11 @@ async def test_what_cannot_be_read_is_kept_with_the_field_and_its_bytes(
         await bus.publish([message(asked("after"))])
         await observer.reached(Step.COMMITTED, 2)
     async with database.read() as connection:
-        (letter,) = await list_dead_letters(connection)
-        whole = await show_dead_letter(connection, letter.id)
+        (letter,) = await list_dead(database, connection)
+        _, kept, _ = await show_dead(connection, letter.id)
 
     assert field_name in (letter.reason or "")
-    assert whole.body == body
+    assert kept == body
     assert sorted(handler.calls) == ["after", "good"]
 
 
@@ -205,12 +205,12 @@ async def test_a_row_that_cannot_be_stored_never_holds_its_neighbours(database: 
         async with working(router, database, bus, observer=observer):
             await observer.reached(Step.COMMITTED, 2)
     async with database.read() as connection:
-        (letter,) = await list_dead_letters(connection)
-        whole = await show_dead_letter(connection, letter.id)
+        (letter,) = await list_dead(database, connection)
+        _, kept, _ = await show_dead(connection, letter.id)
 
     assert sorted(handler.calls) == ["before", "behind"]
     assert "cannot be stored" in (letter.reason or "")
-    assert whole.body == bad.body
+    assert kept == bad.body
 
 
 async def test_a_batch_is_accepted_in_one_transaction(database: Database) -> None:
@@ -1028,17 +1028,16 @@ async def test_a_replayed_dead_letter_keeps_its_id_and_starts_anew(database: Dat
         await bus.publish([message(asked("a"))])
         await observer.reached(Step.COMMITTED)
         (dead,) = await all_work(database)
-        await replay(database, dead.id)
+        problems = await replay(database, [dead.id])
         worker.wake()
         await observer.reached(Step.COMMITTED, 2)
     (done,) = await all_work(database)
 
     assert handler.attempts == [1, 1]
     assert (done.id, done.event_id, done.state) == (dead.id, dead.event_id, State.DONE)
-    with pytest.raises(Conflict):
-        await replay(database, done.id)
-    with pytest.raises(NotFound):
-        await replay(database, 10**6)
+    assert problems == {}
+    again = await replay(database, [done.id, 10**6])
+    assert [type(problem) for problem in again.values()] == [Conflict, NotFound]
 
 
 async def test_work_is_listed_by_what_it_is_and_where_it_stands(database: Database) -> None:

@@ -20,7 +20,8 @@ from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import Event, announce
 from shared.kernel.checkpoint import Step
 from shared.kernel.errors import Conflict, NotFound, Unavailable
-from shared.outbox.reading import last_id, list_refused, purge, read_after, send_again
+from shared.outbox.reading import last_id, purge, read_after
+from shared.outbox.refused import list_refused, send_again
 from shared.outbox.relay import Relay
 from shared.outbox.subjects import EVENTS_PER_SUBJECT, Subjects, release_all_subjects
 from shared.outbox.writing import Outbox, append
@@ -298,7 +299,7 @@ async def test_what_no_transport_takes_becomes_a_dead_letter_and_its_subject_goe
     async with relaying(relay_of(database, town)):
         await all_sent(database)
     async with database.read() as connection:
-        (refused,) = await list_refused(connection)
+        (refused,) = await list_refused(database, connection)
 
     assert refused.event_id == "gate-0"
     assert town.sequences() == {"gate": [2], "door": [1]}
@@ -311,19 +312,18 @@ async def test_a_refused_event_can_be_sent_again_under_its_id(database: Database
     async with relaying(relay_of(database, town)):
         await all_sent(database)
         async with database.read() as connection:
-            (refused,) = await list_refused(connection)
+            (refused,) = await list_refused(database, connection)
         town.too_large = set()
-        await send_again(database, refused.id)
+        problems = await send_again(database, [refused.id])
         await all_sent(database)
     row = await subject_row(database, "gate")
 
     assert town.heard[-1].id == "gate-0"
     assert len(town.heard) == EVENTS_PER_SUBJECT * 2
     assert row.sent_sequence == row.last_sequence
-    with pytest.raises(Conflict):
-        await send_again(database, refused.id)
-    with pytest.raises(NotFound):
-        await send_again(database, 10**6)
+    assert problems == {}
+    again = await send_again(database, [refused.id, 10**6])
+    assert [type(problem) for problem in again.values()] == [Conflict, NotFound]
 
 
 async def test_a_transport_that_is_away_is_waited_for(database: Database) -> None:

@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from shared.bus.local import LocalBus
 from shared.bus.message import DEAD_LETTERS, FIRST_QUEUE, Message, Subscription
 from shared.database.engine import Database
-from shared.database.tables import State
 from shared.events.clip import ClipRequested
 from shared.events.envelope import CONTENT_TYPE, wrap
-from shared.inbox.dead_letters import list_dead_letters, show_dead_letter
-from shared.inbox.listing import WorkRow
+from shared.inbox.dead_letters import DeadWork, list_dead, show_dead
+from shared.inbox.row import GIVEN_UP_BY_BROKER
 from shared.inbox.undertaker import Undertaker
 
 # On the local bus nothing dies by itself, so what a broker would do is published.
@@ -38,11 +37,11 @@ async def undertaker_at_work(bus: LocalBus, database: Database) -> AsyncIterator
     await asyncio.wait([working])
 
 
-async def dead_letters(database: Database, *, at_least: int) -> list[WorkRow]:
+async def dead_letters(database: Database, *, at_least: int) -> list[DeadWork]:
     async with asyncio.timeout(10):
         while True:
             async with database.read() as connection:
-                found = await list_dead_letters(connection)
+                found = await list_dead(database, connection)
             if len(found) >= at_least:
                 return found
             await asyncio.sleep(0.02)
@@ -60,10 +59,10 @@ async def test_what_the_broker_gave_up_is_a_dead_letter_under_its_own_id(databas
         "a stranger",
         "event-1",
     )
-    assert (letter.state, letter.subject) == (State.DEAD, "clip-1")
+    assert (letter.outcome, letter.subject) == (GIVEN_UP_BY_BROKER, "clip-1")
     assert "broker" in (letter.reason or "")
     async with database.read() as connection:
-        assert (await show_dead_letter(connection, letter.id)).body == EVENT
+        assert (await show_dead(connection, letter.id))[1] == EVENT
     await bus.close()
 
 
