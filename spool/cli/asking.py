@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spool.cli.asynchronous import run_to_end
+from spool.cli.options import Target
 
 if TYPE_CHECKING:
     from spool.client import SpoolClient
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def ask(url: str | None, data: Path | None, question: Callable[[SpoolClient], Awaitable[T]]) -> T:
-    """Return the answer of the Spool at `url`, or of the one that the settings or the data directory name."""
+def ask(target: Target, question: Callable[[SpoolClient], Awaitable[T]]) -> T:
+    """Return the answer of the Spool that is named, or else of the one that the settings name."""
     from shared.settings.settings import load_settings
     from spool.client import SpoolClient, find_spool
 
-    overrides: dict[str, Any] = {"url": url, "data_directory": data}
+    overrides: dict[str, Any] = {"url": target.url, "data_directory": target.data}
     settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
     address = find_spool(settings)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from spool.cli.asking import ask
-from spool.cli.options import AsJson, Data, MaxItems, PageToken, Url
+from spool.cli.options import AsJson, Paging, Target, grouped
 from spool.cli.tables import print_json, print_page, print_sheet
 
 COLUMNS = {
@@ -23,8 +23,8 @@ COLUMNS = {
 def build_app() -> typer.Typer:
     """Return the group `spool clips`."""
     app = typer.Typer(name="clips", help="List clips, and see what became of one.")
-    app.command("list")(list_clips)
-    app.command("show")(show_clip)
+    app.command("list")(grouped(list_clips))
+    app.command("show")(grouped(show_clip))
     return app
 
 
@@ -47,11 +47,9 @@ def list_clips(
         int | None,
         typer.Option("--to", metavar="MS", help="That start before this moment (UTC milliseconds)."),
     ] = None,
-    max_items: MaxItems = 50,
-    page_token: PageToken = None,
+    paging: Paging,
     as_json: AsJson = False,
-    url: Url = None,
-    data: Data = None,
+    target: Target,
 ) -> None:
     """List clips, the newest first."""
     filters = {
@@ -59,21 +57,19 @@ def list_clips(
         "status": status,
         "from": from_ms,
         "to": to_ms,
-        "maxItems": max_items,
-        "nextPageToken": page_token,
-    }
-    page = ask(url, data, lambda client: client.clips(filters))
+    } | paging.parameters
+    page = ask(target, lambda client: client.clips(filters))
     if as_json:
         return print_json(page)
     return print_page(page, "clips", COLUMNS)
 
 
 def show_clip(
+    *,
     clip_id: Annotated[str, typer.Argument(metavar="CLIP", help="The clip's id.", show_default=False)],
     as_json: AsJson = False,
-    url: Url = None,
-    data: Data = None,
+    target: Target,
 ) -> None:
     """Show one clip with its result."""
-    clip = ask(url, data, lambda client: client.clip(clip_id))
+    clip = ask(target, lambda client: client.clip(clip_id))
     return print_json(clip) if as_json else print_sheet(clip)

@@ -15,7 +15,7 @@ import typer
 from shared.kernel.errors import Refused
 from spool.cli.asking import ask
 from spool.cli.failures import one_line, say, visible
-from spool.cli.options import AsJson, Data, Url
+from spool.cli.options import AsJson, Target, Url, grouped
 from spool.cli.tables import print_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def build_app() -> typer.Typer:
     """Return the group `spool events`."""
     app = typer.Typer(name="events", help="Publish an event, or follow what is published.")
     app.command("publish")(publish)
-    app.command("tail")(tail)
+    app.command("tail")(grouped(tail))
     return app
 
 
@@ -59,7 +59,7 @@ def publish(
 ) -> None:
     """Publish one event: a CloudEvent from a file, or --type with --data."""
     event = _event_to_publish(file, event_type, body, event_id)
-    answer = ask(url, directory, lambda client: client.publish(event))
+    answer = ask(Target(url, directory), lambda client: client.publish(event))
     if as_json:
         return print_json(answer)
     return typer.echo(f"published {visible(str(event.get('type')))} {visible(str(answer.get('id')))}")
@@ -131,11 +131,10 @@ def tail(
         int | None, typer.Option("--count", "-n", min=1, help="End after so many events.")
     ] = None,
     as_json: AsJson = False,
-    url: Url = None,
-    data: Data = None,
+    target: Target,
 ) -> None:
     """Show events as they are published, until Ctrl-C. A restart of Spool is waited for."""
-    ask(url, data, lambda client: _follow(client, after=after, count=count, as_json=as_json))
+    ask(target, lambda client: _follow(client, after=after, count=count, as_json=as_json))
 
 
 async def _follow(client: SpoolClient, *, after: str | None, count: int | None, as_json: bool) -> None:

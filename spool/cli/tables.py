@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
 
@@ -15,6 +15,9 @@ from spool.cli.failures import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# The name of a field, or what is said of the whole item.
+Column: TypeAlias = "str | Callable[[Mapping[str, Any]], object]"
 
 PIPE_COLUMNS = 240  # nobody's screen: a table in a file is not folded at 80
 
@@ -24,8 +27,17 @@ def print_json(value: object, *, on_one_line: bool = False) -> None:
     typer.echo(json.dumps(value, indent=None if on_one_line else 2))
 
 
-def print_page(page: Mapping[str, Any], name: str, columns: Mapping[str, str]) -> None:
-    """Print one page of a list: `columns` maps a heading to the field below it."""
+def print_page(
+    page: Mapping[str, Any],
+    name: str,
+    columns: Mapping[str, Column],
+    *,
+    whole: Collection[str] = (),
+) -> None:
+    """Print one page of a list: `columns` maps a heading to what stands below it.
+
+    What stands in the columns of `whole`, as ids, is never broken; the others are folded where it is narrow.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -36,12 +48,16 @@ def print_page(page: Mapping[str, Any], name: str, columns: Mapping[str, str]) -
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for heading in columns:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in whole)
     for item in items:
-        table.add_row(*(Text(_cell(item.get(field))) for field in columns.values()))
+        table.add_row(*(Text(_cell(_below(column, item))) for column in columns.values()))
     _console().print(table)
     if token := page.get("nextPageToken"):
         typer.echo(f"more: --page-token {visible(str(token))}")
+
+
+def _below(column: Column, item: Mapping[str, Any]) -> object:
+    return item.get(column) if isinstance(column, str) else column(item)
 
 
 def print_sheet(item: Mapping[str, Any]) -> None:
