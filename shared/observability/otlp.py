@@ -34,6 +34,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace import Span as OtelSpan
 
+from shared.kernel.errors import Conflict, NotFound
 from shared.observability.redaction import without_secrets
 from shared.observability.tracing import Role, Span, TraceContext, enter, leave
 
@@ -108,7 +109,9 @@ class OtlpSpan:
             self.note(status="stopped")
         elif error is not None:
             self.note(error_type=type(error).__name__)
-            self.fail(str(error) or type(error).__name__)
+            # That something is not there, or is already, is an answer: whoever asked knows what to do.
+            if not isinstance(error, NotFound | Conflict):
+                self.fail(str(error) or type(error).__name__)
         self._span.end()
 
     def rename(self, name: str) -> None:
@@ -159,7 +162,7 @@ class OtlpRecorder:
         span = self._tracer.start_span(name, kind=SpanKind.INTERNAL, attributes=_named(attributes))
         return OtlpSpan(span, current=current)
 
-    async def close(self) -> None:
+    async def close(self, *, within_s: float = FLUSH_S) -> None:
         """Send what is left, in bounded time."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
@@ -172,7 +175,7 @@ class OtlpRecorder:
         # A daemon: should the collector hang, nobody waits for it, the end of the process neither.
         threading.Thread(target=shut_down, name="last spans", daemon=True).start()
         try:
-            async with asyncio.timeout(FLUSH_S):
+            async with asyncio.timeout(within_s):
                 await done.wait()
         except TimeoutError:
             self._exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK does not annotate it

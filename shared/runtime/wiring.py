@@ -188,7 +188,7 @@ async def recorded_spans(services: Sequence[str]) -> AsyncIterator[None]:
         from shared.observability.otlp import OtlpRecorder
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name} is not installed",
+            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name or 'OpenTelemetry'} is not installed",
             hint="pip install 'spool-recordings[otel]', or unset the variable",
         ) from error
     recorder = OtlpRecorder(
