@@ -104,6 +104,8 @@ STANDS: dict[tuple[str, frozenset[tuple[str, str]]], Callable[[float], bool]] = 
         ("spool_inbox_ready", ASKED, within(0, 0)),
         ("spool_inbox_paused", ASKED, within(0, 0)),
         ("spool_inbox_ready_oldest_age_seconds", ASKED, within(0, 0)),
+        ("spool_dead_letters", {"service": "clipper", "origin": "inbox"}, within(0, 1)),
+        ("spool_dead_letters_oldest_age_seconds", {"service": "clipper", "origin": "inbox"}, within(0, 60)),
         ("spool_outbox_unsent", {}, within(0, 10)),
         ("spool_outbox_lag_seconds", {}, within(0, 60)),
         ("spool_database_write_queue_length", {}, within(0, 100)),
