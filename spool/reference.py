@@ -14,14 +14,15 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from services.clipper.settings import ClipperSettings
-from shared.events.envelope import EventData
 from shared.events.registry import TYPES
 from shared.settings.settings import Environment, Settings, TraceSettings, load_settings, variable_of
+from spool.asyncapi import as_json, document
+from spool.event_schemas import schema_of
+from spool.reference_events import events_page
 from spool.reference_metrics import metrics_page
 from spool.serving import SERVICES, Running, serve
 
@@ -30,12 +31,15 @@ MADE_BY = "<!-- Made by `make reference`, from the code. Changes here are lost. 
 
 
 async def pages() -> dict[str, str]:
-    """Return every page by its file name."""
+    """Return every page by its path below `docs/reference`."""
+    schemas = {f"schemas/{name}.json": as_json(schema_of(data_type)) for name, data_type in TYPES.items()}
     return {
         "settings.md": settings_page(),
-        "events.md": events_page(),
+        "events.md": events_page(MADE_BY),
         "metrics.md": metrics_page(MADE_BY),
         "openapi.json": await openapi_page(),
+        "asyncapi.json": as_json(document()),
+        **schemas,
     }
 
 
@@ -73,48 +77,6 @@ def _attribute_docs(model: type) -> dict[str, str]:
     return found
 
 
-def events_page() -> str:
-    lines = [
-        "# Events",
-        MADE_BY,
-        "CloudEvents 1.0 as JSON, structured mode. `type` is the name below, `subject` what it is about,",
-        "`sequence` counts what was told about one subject. Delivery is at least once:",
-        "a repeated announcement has the same `id`, so receivers dedupe on it.",
-        "The queue of a service's subscription is `<service>.<type>`; on RabbitMQ all events pass the topic",
-        "exchange `spool` under their type as routing key.",
-    ]
-    for name, data_type in TYPES.items():
-        lines += _event_section(name, data_type)
-    return "\n".join(lines) + "\n"
-
-
-def _event_section(name: str, data_type: type[EventData]) -> Iterator[str]:
-    yield f"\n## `{name}`\n"
-    yield f"A {data_type.kind.value}. {inspect.cleandoc(data_type.__doc__ or '')}\n"
-    yield "| field | | what it is |"
-    yield "| --- | --- | --- |"
-    schema = data_type.model_json_schema(by_alias=True)
-    for field, described in schema["properties"].items():
-        needed = "" if field in schema.get("required", ()) else "optional"
-        yield f"| `{field}` | {needed} | {_kind_of(described, schema)} |"
-    for used, definition in schema.get("$defs", {}).items():
-        fields = ", ".join(f"`{field}`" for field in definition["properties"])
-        yield f"\n`{used}`: {fields}."
-
-
-def _kind_of(described: dict[str, Any], schema: dict[str, Any]) -> str:
-    if "$ref" in described:
-        return f"`{described['$ref'].rsplit('/', 1)[-1]}`"
-    if "anyOf" in described:
-        kinds = [_kind_of(kind, schema) for kind in described["anyOf"] if kind.get("type") != "null"]
-        return " or ".join(kinds)
-    if described.get("type") == "array":
-        return f"list of {_kind_of(described['items'], schema)}"
-    limits = {"pattern": "matches", "minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above"}
-    said = [f"{word} `{described[key]}`" for key, word in limits.items() if key in described]
-    return ", ".join([described.get("type", "value"), *said])
-
-
 async def openapi_page() -> str:
     """Ask a running Spool, so that the page says what is really served."""
     with tempfile.TemporaryDirectory() as directory:
@@ -136,6 +98,7 @@ def main() -> None:
     """Write all pages."""
     PAGES.mkdir(parents=True, exist_ok=True)
     for name, text in asyncio.run(pages()).items():
+        (PAGES / name).parent.mkdir(exist_ok=True)
         (PAGES / name).write_text(text, encoding="utf-8")
         sys.stdout.write(f"docs/reference/{name}\n")
 

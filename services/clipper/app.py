@@ -6,11 +6,13 @@ from dataclasses import replace
 from functools import partial
 
 from services.clipper.api import Desk, clip_router
+from services.clipper.domain.clip_outcome import STATUS_OF
 from services.clipper.handlers import Clipper, cut_clip, forget_source, give_up_clip, index_source
 from services.clipper.periodic import SWEEP_EVERY_S, sweep_uploads
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import Clips, Sources
 from shared.events.clip import ClipRequested
+from shared.events.envelope import EventData
 from shared.events.s3_notification import Bucket
 from shared.events.source import SourceAvailable, SourceRemoved
 from shared.inbox.router import Route, Router
@@ -21,6 +23,9 @@ from shared.runtime.wiring import Platform
 from shared.settings.settings import load
 
 NAME = "clipper"
+# For the reference: what the routes below work, and what handlers and HTTP routes tell.
+RECEIVES: tuple[type[EventData], ...] = (SourceAvailable, SourceRemoved, ClipRequested)
+SENDS: tuple[type[EventData], ...] = (*STATUS_OF, ClipRequested)
 INDEX_HANDS = 2  # a row each: two keep the database busy
 FORGET_HANDS = 1
 
@@ -49,7 +54,7 @@ def build(platform: Platform) -> Service:
         settings=settings,
     )
     return Service(
-        router=Router(NAME, _routes(clipper, _bucket(platform, settings))),
+        router=Router(NAME, routes(clipper, _bucket(platform, settings))),
         http=clip_router(desk),
         progress={ClipRequested.type: clipper.clips.progress},
         ticks=(
@@ -70,7 +75,7 @@ def _bucket(platform: Platform, settings: ClipperSettings) -> Bucket | None:
     return platform.bucket and replace(platform.bucket, own=own)
 
 
-def _routes(clipper: Clipper, bucket: Bucket | None) -> tuple[Route, ...]:
+def routes(clipper: Clipper, bucket: Bucket | None) -> tuple[Route, ...]:
     """Return the routing table: event, handler, and how it is worked."""
     return (
         Route(

@@ -23,8 +23,13 @@ class CallEnded(EventData):
     type: ClassVar[str] = "call_ended"
     kind: ClassVar[Kind] = Kind.COMMAND
 
-    recording_id: Annotated[Name, Field(alias="recordingID")]
-    call_ending_timestamp: Annotated[str, Field(pattern=CLOCK_PATTERN)]
+    recording_id: Annotated[
+        Name, Field(alias="recordingID", description="Of the screen recording, the same as of the call.")
+    ]
+    call_ending_timestamp: Annotated[
+        str,
+        Field(pattern=CLOCK_PATTERN, description="Where in the screen recording the call ends, `HH:MM:SS`."),
+    ]
 
     @property
     def subject(self) -> str:

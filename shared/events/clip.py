@@ -7,7 +7,11 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from shared.events.envelope import EventData, Kind
-from shared.events.fields import MomentMs, Name, ObjectKey, Wire, WireRange
+from shared.events.fields import CameraId, EndMs, Name, ObjectKey, StartMs, Wire, WireRange
+
+ClipId = Annotated[
+    Name, Field(description="The caller's name of the clip; the same request again is answered again.")
+]
 
 
 class ClipRequested(EventData):
@@ -20,10 +24,10 @@ class ClipRequested(EventData):
     type: ClassVar[str] = "clip_requested"
     kind: ClassVar[Kind] = Kind.COMMAND
 
-    clip_id: Name
-    camera_id: Name
-    start_timestamp_in_ms: MomentMs
-    end_timestamp_in_ms: MomentMs
+    clip_id: ClipId
+    camera_id: CameraId
+    start_timestamp_in_ms: StartMs
+    end_timestamp_in_ms: EndMs
 
     @property
     def subject(self) -> str:
@@ -35,12 +39,13 @@ class ClipOutcome(EventData):
 
     kind: ClassVar[Kind] = Kind.FACT
 
-    clip_id: Name
-    camera_id: Name
-    start_timestamp_in_ms: MomentMs
-    end_timestamp_in_ms: MomentMs
-    # A request that is made again may end differently: then the outcome has a higher revision.
-    revision: Annotated[int, Field(ge=1)] = 1
+    clip_id: ClipId
+    camera_id: CameraId
+    start_timestamp_in_ms: StartMs
+    end_timestamp_in_ms: EndMs
+    revision: Annotated[
+        int, Field(ge=1, description="Counts up when a request is made again and ends differently.")
+    ] = 1
 
     @property
     def subject(self) -> str:
@@ -54,17 +59,17 @@ class ClipOutcome(EventData):
 class StoredClip(Wire):
     """Where the clip is and what it is, as it was measured after it was written."""
 
-    key: ObjectKey
+    key: Annotated[ObjectKey, Field(description="Of the clip in the store.")]
     size_bytes: Annotated[int, Field(gt=0)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    etag: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Of all its bytes, in hex.")]
+    etag: Annotated[str, Field(description="As the store gave it.")]
     content_type: str = "video/mp4"
     duration_ms: Annotated[int, Field(gt=0)]
     video_frames: Annotated[int, Field(ge=0)]
-    width: Annotated[int, Field(ge=0)]
-    height: Annotated[int, Field(ge=0)]
-    reencoded: bool
-    reencoded_because: str | None = None
+    width: Annotated[int, Field(ge=0, description="In pixels; 0 without a picture.")]
+    height: Annotated[int, Field(ge=0, description="In pixels; 0 without a picture.")]
+    reencoded: Annotated[bool, Field(description="Whether anything is not the sources' own samples.")]
+    reencoded_because: Annotated[str | None, Field(description="Why, in words.")] = None
 
 
 class Thumbnail(Wire):
@@ -73,8 +78,10 @@ class Thumbnail(Wire):
     `size` is the width asked for or `original`; `width` and `height` are its true pixels.
     """
 
-    size: Annotated[str, Field(pattern="^(original|[0-9]{1,5})$")]
-    key: ObjectKey
+    size: Annotated[
+        str, Field(pattern="^(original|[0-9]{1,5})$", description="The width asked for, or `original`.")
+    ]
+    key: Annotated[ObjectKey, Field(description="Of the picture in the store.")]
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
 
@@ -86,7 +93,7 @@ class ClipAvailable(ClipOutcome):
 
     clip: StoredClip
     thumbnails: tuple[Thumbnail, ...] = ()
-    source_keys: tuple[ObjectKey, ...]
+    source_keys: Annotated[tuple[ObjectKey, ...], Field(description="What it was cut from, in order.")]
     source_bytes_read: Annotated[int, Field(ge=0)]
 
 
@@ -95,7 +102,7 @@ class ClipNotAvailable(ClipOutcome):
 
     type: ClassVar[str] = "clip_not_available"
 
-    missing: tuple[WireRange, ...]
+    missing: Annotated[tuple[WireRange, ...], Field(description="What no source shows, in order.")]
 
 
 class ClipRefused(ClipOutcome):
@@ -103,11 +110,11 @@ class ClipRefused(ClipOutcome):
 
     type: ClassVar[str] = "clip_refused"
 
-    reason: str
-    field: str
-    message: str
+    reason: Annotated[str, Field(description="One word, as `too_long`: for programs.")]
+    field: Annotated[str, Field(description="What to change in the request.")]
+    message: Annotated[str, Field(description="Why, in words: for people.")]
     # Two different requests under one clip id are two refusals, not one said twice.
-    request_digest: str
+    request_digest: Annotated[str, Field(description="Which of several requests under this id it answers.")]
 
     @property
     def revision_key(self) -> str:
@@ -119,7 +126,7 @@ class ClipFailed(ClipOutcome):
 
     type: ClassVar[str] = "clip_failed"
 
-    reason: str
-    fault: str
-    next: str
-    source_key: ObjectKey | None = None
+    reason: Annotated[str, Field(description="What went wrong, in words.")]
+    fault: Annotated[str, Field(description="Whose it is: `source` or `spool`.")]
+    next: Annotated[str, Field(description="What would help.")]
+    source_key: Annotated[ObjectKey | None, Field(description="The source that is broken.")] = None

@@ -7,13 +7,16 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from shared.kernel.keys import check_key
+from shared.kernel.keys import MAX_KEY_BYTES, check_key
 
 LATEST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last moment ISO 8601 can write
 
 # One segment of a key, and of a URL path, without quoting.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-ObjectKey = Annotated[str, AfterValidator(check_key)]
+CameraId = Annotated[Name, Field(description="The camera's name, the same in requests and in sources.")]
+ObjectKey = Annotated[
+    str, AfterValidator(check_key), Field(json_schema_extra={"minLength": 1, "maxLength": MAX_KEY_BYTES})
+]
 
 
 def _digits(value: object) -> object:
@@ -32,8 +35,12 @@ class Wire(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
+StartMs = Annotated[MomentMs, Field(description="Where the range starts, in UTC milliseconds since 1970.")]
+EndMs = Annotated[MomentMs, Field(description="The first millisecond after the range.")]
+
+
 class WireRange(Wire):
     """A half-open range of UTC milliseconds."""
 
-    start_timestamp_in_ms: MomentMs
-    end_timestamp_in_ms: MomentMs
+    start_timestamp_in_ms: StartMs
+    end_timestamp_in_ms: EndMs

@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from shared.events.envelope import EventData, Kind
-from shared.events.fields import MomentMs, Name, ObjectKey
+from shared.events.fields import CameraId, MomentMs, ObjectKey, StartMs
+
+SourceKey = Annotated[ObjectKey, Field(description="Of the recording in the store that Spool reads.")]
 
 
 class SourceAvailable(EventData):
@@ -19,11 +21,15 @@ class SourceAvailable(EventData):
     type: ClassVar[str] = "source_available"
     kind: ClassVar[Kind] = Kind.FACT
 
-    camera_id: Name
-    key: ObjectKey
-    start_timestamp_in_ms: MomentMs
-    end_timestamp_in_ms: MomentMs | None = None
-    size_bytes: Annotated[int | None, Field(ge=0)] = None
+    camera_id: CameraId
+    key: SourceKey
+    start_timestamp_in_ms: StartMs
+    end_timestamp_in_ms: Annotated[
+        MomentMs | None, Field(description="The first millisecond after its end; left out when nobody knows.")
+    ] = None
+    size_bytes: Annotated[
+        int | None, Field(ge=0, description="An object of another size is told as broken.")
+    ] = None
 
     @field_validator("end_timestamp_in_ms")
     @classmethod
@@ -45,8 +51,8 @@ class SourceRemoved(EventData):
     type: ClassVar[str] = "source_removed"
     kind: ClassVar[Kind] = Kind.FACT
 
-    camera_id: Name
-    key: ObjectKey
+    camera_id: CameraId
+    key: SourceKey
 
     @property
     def subject(self) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from spool.cli import clip, clips, dead_letters, demo, events, run, work
+from spool.cli import asyncapi, clip, clips, dead_letters, demo, events, run, work
 from spool.cli.failures import INTERRUPTED, OK, TOLD, report, say
 
 PANEL_RUN = "Run Spool"
@@ -27,6 +27,7 @@ def build_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     app.command(rich_help_panel=PANEL_HERE)(demo.demo)
     app.command(rich_help_panel=PANEL_HERE)(clip.clip)
+    app.command("asyncapi", rich_help_panel=PANEL_HERE)(asyncapi.print_document)
     app.command(rich_help_panel=PANEL_RUN)(run.up)
     app.command(rich_help_panel=PANEL_RUN)(run.serve)
     app.command(rich_help_panel=PANEL_RUN)(run.migrate)

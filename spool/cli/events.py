@@ -1,4 +1,4 @@
-"""`spool events`: hand an event to Spool, and watch what it tells."""
+"""`spool events`: hand an event to Spool, watch what it tells, and see what events look like."""
 # Heavy imports wait until a command runs: `spool --help` answers at once.
 # ruff: noqa: PLC0415
 
@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,9 +28,10 @@ MAX_EVENT_BYTES = 1024 * 1024  # read from a file; the server's own limit is sma
 
 def build_app() -> typer.Typer:
     """Return the group `spool events`."""
-    app = typer.Typer(name="events", help="Publish an event, or follow what is published.")
+    app = typer.Typer(name="events", help="Publish an event, follow what is published, print a schema.")
     app.command("publish")(publish)
     app.command("tail")(grouped(tail))
+    app.command("schema")(schema)
     return app
 
 
@@ -38,7 +40,9 @@ def publish(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE|-", help="A CloudEvent in JSON; with --type, only its data.", show_default=False
+            metavar="FILE|-|TYPE",
+            help="A CloudEvent in JSON; with --type, only its data. With --data: the type.",
+            show_default=False,
         ),
     ] = None,
     event_type: Annotated[
@@ -57,7 +61,9 @@ def publish(
         typer.Option("--data-directory", metavar="DIR", help="The data directory. (default: ./spool-data)"),
     ] = None,
 ) -> None:
-    """Publish one event: a CloudEvent from a file, or --type with --data."""
+    """Publish one event: a CloudEvent from a file, or a type with --data."""
+    if body is not None and event_type is None:
+        file, event_type = None, file
     event = _event_to_publish(file, event_type, body, event_id)
     answer = ask(Target(url, directory), lambda client: client.publish(event))
     if as_json:
@@ -71,7 +77,7 @@ def _event_to_publish(
     if (file is None) == (body is None):
         raise typer.BadParameter("give either a file or --data, and one of them", param_hint="FILE or --data")
     if body is not None and event_type is None:
-        raise typer.BadParameter("--data needs a type, as --type clip_requested", param_hint="--type")
+        raise typer.BadParameter("--data needs a type, as clip_requested", param_hint="TYPE or --type")
     if event_type is None and event_id is not None:
         raise typer.BadParameter("a CloudEvent in a file has its own id", param_hint="--id")
     name, text = ("--data", body) if body is not None else _read(file or "-")
@@ -130,21 +136,64 @@ def tail(
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, help="End after so many events.")
     ] = None,
+    event_types: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="NAME", help="Only events of this type; may be given several times."),
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="NAME", help="Only events about this clip, camera, …")
+    ] = None,
     as_json: AsJson = False,
     target: Target,
 ) -> None:
     """Show events as they are published, until Ctrl-C. A restart of Spool is waited for."""
-    ask(target, lambda client: _follow(client, after=after, count=count, as_json=as_json))
+
+    def wanted(event: Mapping[str, Any]) -> bool:
+        of_type = not event_types or event.get("type") in event_types
+        return of_type and subject in (None, event.get("subject"))
+
+    _check_types(event_types or [])
+    ask(target, lambda client: _follow(client, wanted, after=after, count=count, as_json=as_json))
 
 
-async def _follow(client: SpoolClient, *, after: str | None, count: int | None, as_json: bool) -> None:
+async def _follow(
+    client: SpoolClient,
+    wanted: Callable[[Mapping[str, Any]], bool],
+    *,
+    after: str | None,
+    count: int | None,
+    as_json: bool,
+) -> None:
     shown = 0
     async with aclosing(client.follow(after=after, on_missing=_tell_missing)) as stream:
         async for sent in stream:
+            if not wanted(sent.event):
+                continue
             _show(sent, as_json=as_json)
             shown += 1
             if shown == count:
                 return
+
+
+def schema(
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="As clip_requested.")],
+) -> None:
+    """Print the JSON Schema of a type of event. Needs no running Spool."""
+    from shared.events.registry import TYPES
+    from spool.event_schemas import schema_of
+
+    _check_types([event_type])
+    print_json(schema_of(TYPES[event_type]))
+
+
+def _check_types(names: Sequence[str]) -> None:
+    """Raise for a type that is none, which otherwise would be waited for in vain."""
+    from shared.events.registry import TYPES
+
+    for name in names:
+        if name not in TYPES:
+            known = ", ".join(TYPES)
+            raise typer.BadParameter(f"{name!r} is no type of event; known are {known}", param_hint="TYPE")
 
 
 def _tell_missing(error: Exception) -> None:

@@ -69,13 +69,17 @@ def _request(clip_id: str, *, start_ms: int = 1_763_800_010_000, end_ms: int = 1
 
 def _events_of(verb: Verb, subject: str) -> list[dict[str, object]]:
     """Follow the stream from its beginning until the subject has its two events."""
-    for count in range(2, 100):
-        _, out, _ = verb("events", "tail", "--after", "0", "--count", str(count), "--json")
-        events = [json.loads(line)["event"] for line in out.splitlines()]
-        ours = [event for event in events if event["subject"] == subject]
-        if len(ours) == 2:
-            return ours
-    raise AssertionError(f"{subject} was never answered")
+    _, out, _ = verb("events", "tail", "--after", "0", "--subject", subject, "--count", "2", "--json")
+    return [json.loads(line)["event"] for line in out.splitlines()]
+
+
+def test_only_the_types_that_were_asked_for_are_shown(verb: Verb) -> None:
+    verb("events", "publish", "clip_requested", "--data", _request("typed"))
+    answers = ("--type", "clip_not_available", "--type", "clip_failed")
+
+    _, out, _ = verb("events", "tail", "--after", "0", "--subject", "typed", *answers, "--count", "1")
+
+    assert [line.split("  ")[2] for line in out.splitlines()] == ["clip_not_available"]
 
 
 def test_an_event_is_published_worked_and_answered(verb: Verb) -> None:

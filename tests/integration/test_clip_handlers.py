@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.clipper.domain.clip_outcome import conflicting_duplicate
+from services.clipper.app import RECEIVES, SENDS, routes
+from services.clipper.domain.clip_outcome import OUTCOME_OF, conflicting_duplicate
 from services.clipper.handlers import Clipper, cut_clip, forget_source, give_up_clip, index_source
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import Clips, Sources
@@ -167,6 +168,11 @@ class Desk:
 @pytest.fixture
 def desk(clipper: Clipper, database: Database) -> Desk:
     return Desk(clipper, database)
+
+
+async def test_the_reference_lists_what_the_clipper_works(clipper: Clipper) -> None:
+    assert tuple(route.data for route in routes(clipper, None)) == RECEIVES
+    assert {data.type for data in SENDS} == {ClipRequested.type, *OUTCOME_OF}
 
 
 async def test_a_clip_across_two_sources_is_cut_from_both_and_announced(desk: Desk) -> None:
