@@ -94,6 +94,7 @@ def engine(url: str, *, connections: int) -> AsyncEngine:
         pool_size=connections,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
+        pool_use_lifo=True,  # the last one used has its statements prepared; in turns, all would have to
         pool_pre_ping=False,  # a round trip per transaction; a lost connection raises Unavailable instead
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,

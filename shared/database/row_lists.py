@@ -16,7 +16,10 @@ from sqlalchemy.types import LargeBinary, TypeEngine
 
 
 class RowList:
-    """Rows of known columns, bound when a statement is executed. `table` is what the statement names."""
+    """Rows of known columns, bound when a statement is executed. `table` is what the statement names.
+
+    Texts hold no NUL: PostgreSQL takes none, and SQLite's JSON would end there.
+    """
 
     def __init__(self, dialect: str, name: str, **columns: TypeEngine[Any]) -> None:
         """`dialect` is the database's, `name` the one in the statement, different from its other tables."""

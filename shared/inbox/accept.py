@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import Insert, literal_column
+from sqlalchemy import ColumnElement, Insert, literal, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.bus.message import Delivery, Subscription
 from shared.bus.port import Bus
 from shared.database.engine import Connection, Database
-from shared.database.inserting import insert_into
+from shared.database.inserting import insert_by, insert_into
+from shared.database.row_lists import RowList
 from shared.database.tables import State, inbox
 from shared.events.reading import Letter, Reading, read_letter
 from shared.events.registry import Received
@@ -23,7 +24,9 @@ from shared.inbox.claims import Claim, Claims
 from shared.inbox.router import Route
 from shared.inbox.row import (
     CLAIMED_COLUMNS,
+    READY,
     TRANSPORT_SOURCE,
+    WORKING,
     ClaimedRow,
     claimed_row,
     digest_id,
@@ -38,6 +41,8 @@ from shared.observability.tracing import Hop, Role, TraceContext, hop, nearest, 
 log = structlog.get_logger()
 
 _IDENTITY = ("consumer", "source", "event_id")
+# What a delivery brings to its row; the rest is the same for all of a subscription.
+_BROUGHT = ("source", "event_id", "subject", "body", "content_type", "traceparent", "tracestate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,10 @@ class Entrance:
         self._claims = claims
         self._checkpoint = checkpoint
         self._counted = Entering.of(bus.capabilities.system, subscription.queue)
+        self._brought = RowList(
+            database.dialect, "brought", **{name: inbox.c[name].type for name in _BROUGHT}
+        )
+        self._living = self._insert_living()
 
     async def accept(self, deliveries: Sequence[Delivery]) -> list[Accepted]:
         """Write the rows, commit, acknowledge. Return what is ours to do now: nothing where order matters.
@@ -198,13 +207,13 @@ class Entrance:
         """Insert what is not known yet, in one transaction. Return the rows that are new and not dead."""
         alive = [each.values for each in prepared if each.received is not None]
         dead = [each.values for each in prepared if each.received is None]
+        brought = self._brought.bind([[values[name] for name in _BROUGHT] for values in alive])
 
         async def unit(connection: Connection) -> tuple[list[ClaimedRow], int]:
             rows: list[ClaimedRow] = []
             buried = 0
             if alive:
-                inserted = await connection.execute(self._living(connection), alive)
-                rows = [claimed_row(row) for row in inserted]
+                rows = [claimed_row(row) for row in await connection.execute(self._living, brought)]
             if dead:
                 buried = len((await connection.execute(self._dead(connection), dead)).all())
             return rows, buried
@@ -223,21 +232,32 @@ class Entrance:
                 )
         return rows
 
-    def _living(self, connection: Connection) -> Insert:
+    def _insert_living(self) -> Insert:
+        """Return the statement that accepts `brought`, the same however many there are."""
         now = self._database.now_sql()
-        claimed: dict[str, Any] = {"attempt": 0, "token": 0}
+        same: dict[str, ColumnElement[Any]] = {
+            "consumer": literal(self._queue),
+            "type": literal(self._route.data.type),
+            "ordered": literal(self._route.ordered),
+            "state": READY if self._route.ordered else WORKING,
+            "received_ms": now,
+        }
         if not self._route.ordered:
-            claimed = {
-                "attempt": 1,
-                "token": 1,
-                "worker": self._claims.worker,
+            same |= {
+                "attempt": literal(1),
+                "token": literal(1),
+                "worker": literal(self._claims.worker),
                 "lease_until_ms": now + literal_column(str(self._claims.lease_ms)),
                 "claimed_ms": now,
             }
+        brought = self._brought.table.c
+        # The order is everybody's: two that insert the same rows must not wait for each other.
+        rows = select(*(brought[name] for name in _BROUGHT), *same.values())
+        rows = rows.order_by(brought.source, brought.event_id)
         # The target is named: a bare DO NOTHING would also swallow a collision in a lane, and lose an event.
         return (
-            insert_into(connection, inbox)
-            .values(received_ms=now, **claimed)
+            insert_by(self._database.dialect, inbox)
+            .from_select([*_BROUGHT, *same], rows)
             .on_conflict_do_nothing(index_elements=_IDENTITY)
             .returning(*CLAIMED_COLUMNS)
         )
