@@ -30,6 +30,7 @@ from bench.roads import (
     embedded_waits,
     road_embedded,
     road_on_servers,
+    road_one_by_one,
     servers_idle,
     servers_wait,
     transport_consumes,
@@ -63,6 +64,7 @@ FASTSTREAM_PUBLISHES = Contest("FastStream publishes", faststream_publishes, tel
 SPOOL_CONSUMES = Contest("Spool's transport consumes", transport_consumes, fills=True)
 SPOOL_PUBLISHES = Contest("Spool's transport publishes", transport_publishes, tells=True)
 ROAD = Contest("Spool's whole road, PostgreSQL", road_on_servers, share=0.5, fills=True, tells=True)
+ONE_BY_ONE = Contest("the same, finished one by one", road_one_by_one, share=0.5, fills=True, tells=True)
 ROAD_OF_TWO = Contest(
     "the same in two processes", road_on_servers, share=0.5, fills=True, tells=True, players=2
 )
@@ -73,6 +75,7 @@ CONTESTS = (
     SPOOL_CONSUMES,
     FASTSTREAM_TELLS,
     ROAD,
+    ONE_BY_ONE,
     ROAD_OF_TWO,
     EMBEDDED,
     FASTSTREAM_PUBLISHES,
@@ -230,6 +233,7 @@ def goals(bench: Bench) -> list[Goal]:
             at_least=1.2,
             target=2,
         ),
+        Goal("finished together to one by one", bench.ratio(ROAD, ONE_BY_ONE), at_least=1.7),
         Goal(f"road embedded to {bare}", bench.ratio(EMBEDDED, FASTSTREAM_CONSUMES), at_least=1),
     ]
 

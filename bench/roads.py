@@ -21,6 +21,7 @@ from shared.database.opening import open_database
 from shared.events.clip import ClipRequested
 from shared.events.envelope import CONTENT_TYPE, Event
 from shared.events.reading import Letter, read_event
+from shared.inbox.finish import TOGETHER
 from shared.inbox.outcome import Done, Work
 from shared.inbox.router import Route, Router
 from shared.inbox.worker import Worker
@@ -78,6 +79,14 @@ async def transport_publishes(stage: Stage) -> None:
 async def road_on_servers(stage: Stage) -> None:
     """Work what waits in the queue: inbox, handler, outbox and relay on PostgreSQL and RabbitMQ."""
     async with _servers(stage) as road:
+        await stage.begin()
+        async with road.running():
+            await stage.over()
+
+
+async def road_one_by_one(stage: Stage) -> None:
+    """Do the same with a transaction for the end of each piece of work."""
+    async with _servers(stage, together=1) as road:
         await stage.begin()
         async with road.running():
             await stage.over()
@@ -200,9 +209,9 @@ class Road:
 
 
 @asynccontextmanager
-async def _servers(stage: Stage, *, timed: bool = False) -> AsyncIterator[Road]:
+async def _servers(stage: Stage, *, timed: bool = False, together: int = TOGETHER) -> AsyncIterator[Road]:
     bus = await RabbitBus.open(stage.case.amqp, exchange=stage.case.name)
-    async with _opened(stage, bus, stage.case.database, timed=timed) as road:
+    async with _opened(stage, bus, stage.case.database, timed=timed, together=together) as road:
         yield road
 
 
@@ -217,7 +226,9 @@ async def _embedded(stage: Stage, *, timed: bool = False) -> AsyncIterator[Road]
 
 
 @asynccontextmanager
-async def _opened(stage: Stage, bus: Bus, database_url: str, *, timed: bool) -> AsyncIterator[Road]:
+async def _opened(
+    stage: Stage, bus: Bus, database_url: str, *, timed: bool, together: int = TOGETHER
+) -> AsyncIterator[Road]:
     async def handle(data: ClipRequested, *, work: Work) -> Done:  # noqa: ARG001  # as the worker calls it
         if timed:
             stage.done(1, age_ms=age_ms(data))
@@ -239,6 +250,7 @@ async def _opened(stage: Stage, bus: Bus, database_url: str, *, timed: bool) -> 
             append=append,
             name=f"worker {time.monotonic_ns()}",
             committed=relay.wake,
+            together=together,
         )
         yield Road(counting, worker, relay)
 

@@ -28,7 +28,6 @@ class Case:
     amqp: str
     database: str
     name: str  # of the exchange and of the service whose queues are used: this run's own
-    one_by_one: bool = False
 
 
 class Stage:
