@@ -31,12 +31,13 @@ from shared.inbox.row import (
     claimed_row,
     digest_id,
     storable,
+    trace_columns,
     usable_id,
 )
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.errors import Transient
 from shared.observability.metrics import Entering
-from shared.observability.tracing import Hop, Role, TraceContext, hop, nearest, read_headers, read_trace
+from shared.observability.tracing import Hop, Role, TraceContext, hop, trace_id
 
 log = structlog.get_logger()
 
@@ -141,13 +142,11 @@ class Entrance:
         if isinstance(reading.found, Unreadable):
             return self._stillborn(delivery, reading, reading.found)
         event = reading.found.event
-        trace = nearest(read_trace(event.traceparent, event.tracestate), read_headers(delivery.headers))
         values = {
             "source": event.source,
             "event_id": event.id,
             "subject": reading.found.data.subject,
-            "traceparent": trace.traceparent if trace else None,
-            "tracestate": trace.tracestate if trace else None,
+            **trace_columns(event, delivery.headers),
             "state": int(State.READY if self._route.ordered else State.WORKING),
         }
         return _Prepared(self._common(delivery, reading) | values, reading.found)
@@ -159,8 +158,7 @@ class Entrance:
             "source": TRANSPORT_SOURCE,
             "event_id": named or digest_id(reading.body),
             "subject": "",
-            "traceparent": None,
-            "tracestate": None,
+            **trace_columns(None, delivery.headers),
             "state": int(State.DEAD),
             "reason": storable(str(error)),
         }
@@ -196,8 +194,6 @@ class Entrance:
                 "source": TRANSPORT_SOURCE,
                 "event_id": digest_id(prepared.values["body"]),
                 "subject": "",
-                "traceparent": None,
-                "tracestate": None,
                 "state": int(State.DEAD),
                 "reason": storable(f"cannot be stored: {error}"),
             }
@@ -229,6 +225,7 @@ class Entrance:
                     type=values["type"],
                     event_id=values["event_id"],
                     reason=values["reason"],
+                    trace_id=trace_id(values["traceparent"]),
                 )
         return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ from sqlalchemy import ColumnElement, literal_column
 from sqlalchemy.engine import Row
 
 from shared.database.tables import State, inbox
-from shared.observability.tracing import TraceContext
+from shared.events.envelope import Event
+from shared.observability.tracing import TraceContext, nearest, read_headers, read_trace
 
 # Written into the statement, not bound: with parameters PostgreSQL's generic plans and SQLite
 # could not know that the partial indexes over unfinished rows apply.
@@ -78,6 +80,13 @@ class ClaimedRow:
 def claimed_row(row: Row[Any]) -> ClaimedRow:
     """Read the columns of `CLAIMED_COLUMNS`."""
     return ClaimedRow(**row._mapping)  # noqa: SLF001  # a public name with an underscore, against column names
+
+
+def trace_columns(event: Event | None, headers: Mapping[str, str]) -> dict[str, str | None]:
+    """Return what a row keeps of the trace that an event tells, or the message that brought it."""
+    told = read_trace(event.traceparent, event.tracestate) if event else None
+    trace = nearest(told, read_headers(headers))
+    return trace._asdict() if trace else {"traceparent": None, "tracestate": None}
 
 
 def storable(text: str, *, characters: int = MAX_REASON_CHARACTERS) -> str:

@@ -18,11 +18,20 @@ from shared.bus.port import Bus
 from shared.database.engine import Connection, Database
 from shared.database.inserting import insert_into
 from shared.database.tables import State, inbox
+from shared.events.envelope import Event
 from shared.events.reading import Letter, Reading, read_letter
 from shared.events.unreadable import FieldProblem, Unreadable
-from shared.inbox.row import GIVEN_UP_BY_BROKER, TRANSPORT_SOURCE, digest_id, storable, usable_id
+from shared.inbox.row import (
+    GIVEN_UP_BY_BROKER,
+    TRANSPORT_SOURCE,
+    digest_id,
+    storable,
+    trace_columns,
+    usable_id,
+)
 from shared.kernel.errors import Transient
 from shared.observability.metrics import Entering
+from shared.observability.tracing import trace_id
 
 log = structlog.get_logger()
 
@@ -70,7 +79,14 @@ class Undertaker:
         await self._bus.acknowledge(deliveries)
         self._counted.count(accepted=0, duplicate=0, dead=len(rows))
         for row in rows:
-            log.error("inbox.given_up_by_broker", consumer=row["consumer"], event_id=row["event_id"])
+            log.error(
+                "inbox.given_up_by_broker",
+                queue=row["consumer"],
+                event_id=row["event_id"],
+                type=row["type"],
+                subject=row["subject"],
+                trace_id=trace_id(row["traceparent"]),
+            )
 
     def _rows(self, delivery: Delivery) -> list[dict[str, Any]]:
         """Make rows as the entrance would have made them: one of each event, or one of what holds none."""
@@ -85,6 +101,7 @@ class Undertaker:
                 "consumer": consumer,
                 "type": event_type,
                 **_identity(reading),
+                **trace_columns(_event(reading), delivery.headers),
                 "body": reading.body,
                 "content_type": storable(content_type, characters=128) if content_type else None,
                 "ordered": False,
@@ -109,3 +126,7 @@ def _identity(reading: Reading) -> dict[str, str]:
         return {"source": TRANSPORT_SOURCE, "event_id": named, "subject": ""}
     event = reading.found.event
     return {"source": event.source, "event_id": event.id, "subject": reading.found.data.subject}
+
+
+def _event(reading: Reading) -> Event | None:
+    return None if isinstance(reading.found, Unreadable) else reading.found.event

@@ -154,3 +154,13 @@ async def test_who_sends_no_trace_gets_one(spool: RunningSpool) -> None:
     assert found is not None
     assert found.trace_id == given.trace_id
     assert "tracestate" not in message
+
+
+async def test_what_cannot_be_read_is_logged_and_kept_under_the_trace_of_its_message(
+    spool: RunningSpool, said: Said
+) -> None:
+    await spool.publish_bytes(ClipRequested.type, b"no event", "broken", headers=headers("01"))
+    await spool.dead_letters(1)
+
+    unreadable = [line for line in said.lines if line["event"] == "event.unreadable"]
+    assert [(line["trace_id"], line["type"]) for line in unreadable] == [(TRACE, ClipRequested.type)]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from sqlalchemy import select
 
 from shared.bus.local import LocalBus
 from shared.bus.message import DEAD_LETTERS, FIRST_QUEUE, Message, Subscription
 from shared.database.engine import Database
+from shared.database.tables import inbox
 from shared.events.clip import ClipRequested
 from shared.events.envelope import CONTENT_TYPE, wrap
 from shared.inbox.dead_letters import DeadWork, list_dead, show_dead
@@ -63,6 +67,21 @@ async def test_what_the_broker_gave_up_is_a_dead_letter_under_its_own_id(databas
     assert "broker" in (letter.reason or "")
     async with database.read() as connection:
         assert (await show_dead(connection, letter.id))[1] == EVENT
+    await bus.close()
+
+
+async def test_what_the_broker_gave_up_keeps_its_trace(database: Database) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    letter = given_up(EVENT)
+    carried = {**letter.headers, "traceparent": traceparent, "tracestate": "vendor=1"}
+    bus = await LocalBus.open(None)
+    async with undertaker_at_work(bus, database):
+        await bus.publish([replace(letter, headers=carried)])
+        await dead_letters(database, at_least=1)
+    async with database.read() as connection:
+        kept = (await connection.execute(select(inbox.c.traceparent, inbox.c.tracestate))).one()
+
+    assert tuple(kept) == (traceparent, "vendor=1")
     await bus.close()
 
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from shared.kernel.errors import Conflict, Corrupt, NotFound, Refused, SpoolError, Unavailable
+from shared.observability.tracing import TraceContext, read_headers
 from shared.settings.settings import Settings
 from spool.client import Address, KeyRefused, NotRunning, SentEvent, SpoolClient, find_spool
 
@@ -37,6 +38,24 @@ async def test_every_request_shows_the_key() -> None:
 
     assert seen[0].headers["x-api-key"] == HERE.api_key
     assert dict(seen[0].url.params) == {"cameraId": "door", "maxItems": "5"}
+
+
+async def test_all_requests_of_one_command_belong_to_one_trace() -> None:
+    seen: list[TraceContext | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(read_headers(request.headers))
+        return httpx.Response(200, json={"clips": [], "nextPageToken": None})
+
+    for _ in range(2):
+        async with _client(answer) as client:
+            await client.clips({})
+            await client.clips({})
+
+    traces = [trace.trace_id for trace in seen if trace]
+    assert len(traces) == 4
+    assert (traces[0], traces[2]) == (traces[1], traces[3])
+    assert traces[0] != traces[2]
 
 
 @pytest.mark.parametrize(
