@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from services.clipper import app as clipper
+from shared.bus.message import Subscription
 from shared.inbox.claims import release_all_claims
 from shared.observability.logging import configure_logging
 from shared.outbox.subjects import release_all_subjects
@@ -26,6 +27,11 @@ from spool.running_file import announced
 
 _APPS: dict[str, ModuleType] = {clipper.NAME: clipper}
 SERVICES = tuple(_APPS)
+
+
+def subscriptions_of(services: Sequence[str]) -> list[Subscription]:
+    """Return what these services need on the bus."""
+    return [each for name in services for each in _APPS[name].subscriptions()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from services.clipper.handlers import Clipper, cut_clip, forget_source, give_up_
 from services.clipper.periodic import SWEEP_EVERY_S, sweep_uploads
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import Clips, Sources
+from shared.bus.message import Subscription
 from shared.events.clip import ClipRequested
 from shared.events.envelope import EventData
 from shared.events.s3_notification import Bucket
 from shared.events.source import SourceAvailable, SourceRemoved
-from shared.inbox.router import Route, Router
+from shared.inbox.router import Route, Router, subscriptions_to
 from shared.outbox.writing import Outbox
 from shared.runtime.scheduler import Tick
 from shared.runtime.service import Service
@@ -33,6 +34,11 @@ FORGET_HANDS = 1
 def hands() -> int:
     """How many pieces of work one clipper does at once."""
     return load(ClipperSettings).hands + INDEX_HANDS + FORGET_HANDS
+
+
+def subscriptions() -> tuple[Subscription, ...]:
+    """Return what the clipper needs on the bus: for `spool bus declare`, which opens nothing else."""
+    return subscriptions_to(NAME, (SourceAvailable, SourceRemoved, ClipRequested))
 
 
 def build(platform: Platform) -> Service:

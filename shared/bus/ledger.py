@@ -123,6 +123,14 @@ class Ledger:
         rows += self._rows(_NEXT, queue, after, at_most - len(rows))
         return rows
 
+    def look(self, queue: str) -> tuple[int, set[str]]:
+        """Return how many messages are in the queue, and which types reach it."""
+        bound = self._connection.execute("SELECT type FROM binding WHERE queue = ?", (queue,))
+        (count,) = self._connection.execute(
+            "SELECT count(*) FROM message WHERE queue = ?", (queue,)
+        ).fetchone()
+        return int(count), {name for (name,) in bound}
+
     def forget(self, row_ids: Sequence[int]) -> None:
         """Delete acknowledged rows."""
         self._connection.executemany("DELETE FROM message WHERE id = ?", [(row_id,) for row_id in row_ids])

@@ -23,7 +23,7 @@ from typing import TypeVar, cast
 from shared.bus.ledger import Ledger, Row
 from shared.bus.limits import MAX_BODY_BYTES, check_size
 from shared.bus.message import Delivery, Message, Subscription
-from shared.bus.port import Capabilities, Health
+from shared.bus.port import Capabilities, Health, QueueState
 from shared.kernel.errors import Bug, SpoolError, Unavailable
 
 T = TypeVar("T")
@@ -171,6 +171,19 @@ class LocalBus:
         if not self._receiving:
             return Health(connected=True, consuming=False, reason="receiving has been stopped", held=held)
         return Health(connected=True, consuming=True, held=held)
+
+    async def inspect(self, subscription: Subscription) -> QueueState:
+        """Count the rows. A queue is nothing but its bindings: without any it does not exist."""
+        count, bound = await self._run(partial(self._ledger.look, subscription.queue))
+        queue = self._queues.get(subscription.queue, _Queue())
+        return QueueState(
+            queue=subscription.queue,
+            called=subscription.queue,
+            exists=bool(bound) or not subscription.types,
+            ready=count - len(queue.taken),
+            taken=len(queue.taken),
+            unheard=tuple(sorted(set(subscription.types) - bound)),
+        )
 
     async def close(self) -> None:
         """Finish what was begun, then close the file."""

@@ -46,6 +46,18 @@ class Health:
     held: int = 0  # deliveries taken, or sent ahead by the broker, and not yet acknowledged
 
 
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What a transport knows of one subscription's queue. None is what it cannot tell."""
+
+    queue: str  # as Spool names it
+    called: str  # as the broker names it
+    exists: bool
+    ready: int | None = None  # messages that wait
+    taken: int | None = None  # messages that somebody holds
+    unheard: tuple[str, ...] = ()  # types of the subscription that do not reach the queue
+
+
 class Bus(Protocol):
     """A transport that is open. Made by `shared.runtime.wiring`, closed by whoever opened it."""
 
@@ -93,4 +105,12 @@ class Bus(Protocol):
 
     async def close(self) -> None:
         """Release everything. Unacknowledged deliveries come again to others."""
+        ...
+
+
+class Inspectable(Bus, Protocol):
+    """A bus that people can look into: `spool bus show`."""
+
+    async def inspect(self, subscription: Subscription) -> QueueState:
+        """Say what is there for the subscription, and make nothing. Raises Unavailable."""
         ...

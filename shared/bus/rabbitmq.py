@@ -19,10 +19,11 @@ from typing import cast
 
 from aio_pika import RobustConnection
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from shared.bus.limits import MAX_BODY_BYTES
 from shared.bus.message import Delivery, Message, Subscription
-from shared.bus.port import Capabilities, Health
+from shared.bus.port import Capabilities, Health, QueueState
 from shared.bus.rabbitmq_consumer import Consumer, Receipt
 from shared.bus.rabbitmq_link import answering, connect, disconnect, is_connected
 from shared.bus.rabbitmq_publisher import Publisher
@@ -140,6 +141,19 @@ class RabbitBus:
         idle = [name for name, consumer in self._consumers.items() if not consumer.is_consuming()]
         reason = f"not attached to {', '.join(idle)}" if idle else ""
         return Health(connected=True, consuming=not idle, reason=reason, held=held)
+
+    async def inspect(self, subscription: Subscription) -> QueueState:
+        """Ask for the queue without making it. AMQP tells of no bindings, and of nothing that is held."""
+        name = subscription.queue
+        async with answering(f"look at {name}"):
+            channel = await _open_channel(self._publishing, confirms=False)
+            try:
+                found = await channel.declare_queue(name, passive=True, robust=False)
+            except ChannelNotFoundEntity:  # it closes the channel too
+                return QueueState(queue=name, called=name, exists=False)
+            ready = found.declaration_result.message_count
+            await channel.close()
+        return QueueState(queue=name, called=name, exists=True, ready=ready)
 
     async def close(self) -> None:
         """Stop receiving and close both connections, in bounded time."""

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, cast
 
 from shared.bus.message import Delivery, Message, Subscription
-from shared.bus.port import Capabilities, Health
+from shared.bus.port import Capabilities, Health, QueueState
 from shared.bus.sqs_errors import QueueMissing
 from shared.bus.sqs_link import Link
 from shared.bus.sqs_message import MAX_MESSAGE_BYTES, OWN_BYTES, Receipt
@@ -58,13 +58,15 @@ class SqsBus:
         url: str,
         *,
         region: str | None = None,
+        create: bool | None = None,
         times: Times | None = None,
         unrouted: Callable[[str], None] | None = None,
     ) -> SqsBus:
         """Open `aws:?…` and ask SNS and SQS whether they are there. Nothing is made yet.
 
-        `region` counts when the address names none; `unrouted` is told the type of each fact that nobody
-        is subscribed to. Raises Unavailable, Refused for an address that is none.
+        `region` counts when the address names none, `create` instead of what the address says of it;
+        `unrouted` is told the type of each fact that nobody is subscribed to.
+        Raises Unavailable, Refused for an address that is none.
         """
         try:
             address = AwsAddress.parse(url)
@@ -79,9 +81,8 @@ class SqsBus:
                     raise Unavailable(problem)
             undo.pop_all()
         names = Names(address)
-        return cls(
-            link, names, create=address.create, times=times or Times(), unrouted=unrouted or _nobody_counts
-        )
+        create = address.create if create is None else create
+        return cls(link, names, create=create, times=times or Times(), unrouted=unrouted or _nobody_counts)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -143,16 +144,20 @@ class SqsBus:
 
     def health(self) -> Health:
         """Tell by the last answers, which are never older than a probe."""
+        held = sum(receiver.held for receiver in self._receivers.values())
         if self._closing.is_set():
             return Health(connected=False, consuming=False, reason="the bus is closed")
         if problems := [problem for side in self._link.sides.values() if (problem := side.problem())]:
-            return Health(connected=False, consuming=False, reason="; ".join(problems))
-        held = sum(receiver.held for receiver in self._receivers.values())
+            return Health(connected=False, consuming=False, reason="; ".join(problems), held=held)
         if not self._is_receiving:
             return Health(connected=True, consuming=False, reason="receiving has been stopped", held=held)
         missing = [name for name, receiver in self._receivers.items() if receiver.is_missing]
         reason = f"these queues do not exist: {', '.join(missing)}" if missing else ""
         return Health(connected=True, consuming=not missing, reason=reason, held=held)
+
+    async def inspect(self, subscription: Subscription) -> QueueState:
+        """Ask for the queue and its filters, and make nothing. AWS calls its numbers approximate."""
+        return await Topology(self._link, self._names, create=False).inspect(subscription)
 
     async def close(self) -> None:
         """Wait for the polls to end, give everything back, close the connections. In bounded time."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from shared.bus.message import DEAD_LETTERS, Subscription
+from shared.bus.port import QueueState
 from shared.bus.sqs_errors import DECLARE, QueueMissing, code_of
 from shared.bus.sqs_filters import Filter
 from shared.bus.sqs_link import Link
@@ -73,6 +74,35 @@ class Topology:
             for topic, names in types.items():
                 await self._subscribe(topics[topic], queue_arn(topics[topic], queue), names)
             return url
+
+    async def inspect(self, subscription: Subscription) -> QueueState:
+        """Say what is there for the subscription; make nothing."""
+        is_dead = subscription.name == DEAD_LETTERS
+        name = self._names.dead_letters(subscription.service) if is_dead else self._names.queue(subscription)
+        url = await self.queue_url(name)
+        if url is None:
+            return QueueState(queue=subscription.queue, called=name, exists=False, unheard=subscription.types)
+        async with self._link.asking("SQS", f"look at {name}"):
+            answer = await self._link.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        found = answer.get("Attributes", {})
+        unheard = [each for each in subscription.types if not await self._hears(name, each)]
+        return QueueState(
+            queue=subscription.queue,
+            called=name,
+            exists=True,
+            ready=int(found.get("ApproximateNumberOfMessages", 0)),
+            taken=int(found.get("ApproximateNumberOfMessagesNotVisible", 0)),
+            unheard=tuple(unheard),
+        )
+
+    async def _hears(self, queue: str, event_type: str) -> bool:
+        if (topic := await self.topic(event_type)) is None:
+            return False
+        arn = queue_arn(topic, queue)
+        return any(
+            each.endpoint == arn and each.filter.wants({"type": event_type})
+            for each in await self.subscriptions(topic)
+        )
 
     async def topic(self, event_type: str) -> str | None:
         """Return the ARN of the topic that the type is published to; None when there is none."""

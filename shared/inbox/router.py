@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -46,6 +46,12 @@ class Route:
             handler = handler.func
         named = handler if hasattr(handler, "__qualname__") else type(handler)
         return f"{named.__module__}.{named.__qualname__}"[:MAX_NAME_CHARACTERS]
+
+
+def subscriptions_to(service: str, types: Iterable[type[EventData]]) -> tuple[Subscription, ...]:
+    """Return what a service that listens to these types needs on the bus, also before it is put together."""
+    queues = (Subscription(service, data.type, (data.type,)) for data in types)
+    return (*queues, Subscription(service, DEAD_LETTERS, ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import imageio_ffmpeg
 from prometheus_client import Gauge
 
 from shared.bus.message import Message
-from shared.bus.port import Bus
+from shared.bus.port import Bus, Inspectable
 from shared.database.engine import Database
 from shared.database.opening import open_database
 from shared.events.plain import PublicPlace
@@ -159,8 +159,11 @@ def _told_as(variable: str) -> Iterator[None]:
         raise Unavailable(f"{variable}: {error.message}", hint=error.hint) from error
 
 
-async def open_bus(settings: Settings) -> Bus:
-    """Connect to the bus. Raises Refused or Unavailable."""
+async def open_bus(settings: Settings, *, create: bool | None = None) -> Inspectable:
+    """Connect to the bus. Raises Refused or Unavailable.
+
+    `create` overrides what the address says of making missing queues: a person may always ask for it.
+    """
     if settings.bus.startswith("amqp"):
         from shared.bus.rabbitmq import RabbitBus
 
@@ -168,7 +171,9 @@ async def open_bus(settings: Settings) -> Bus:
     if settings.bus.startswith("aws:"):
         from shared.bus.sqs import SqsBus
 
-        return await SqsBus.open(settings.bus, region=settings.aws_region, unrouted=_count_unrouted)
+        return await SqsBus.open(
+            settings.bus, region=settings.aws_region, create=create, unrouted=_count_unrouted
+        )
     from shared.bus.local import LocalBus
 
     return await LocalBus.open(settings.data_directory / "bus.db", unrouted=_count_unrouted)

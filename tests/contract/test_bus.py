@@ -9,12 +9,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from shared.bus.limits import MAX_BODY_BYTES, MAX_HEADER_NAME_BYTES, MAX_HEADERS_BYTES, MAX_NAME_BYTES
 from shared.bus.message import Delivery, Message, Subscription
-from shared.bus.port import Bus, TooLarge, Unroutable
+from shared.bus.port import Bus, Inspectable, TooLarge, Unroutable
 from shared.events.parsing import MAX_EVENT_BYTES
 from shared.kernel.errors import Bug, Refused, Unavailable
 from tests.contract.bus_brokers import (
@@ -465,6 +466,20 @@ async def test_a_closed_bus_says_so_and_may_be_closed_again(bus: Bus, asked: Sub
 async def test_receiving_from_what_was_not_declared_is_a_bug(bus: Bus, service: str) -> None:
     with pytest.raises(Bug, match="not declared"):
         await bus.receive(subscribe(service, "told", "clip_failed"), at_most=1, wait_s=0)
+
+
+async def test_people_can_look_into_it_without_changing_anything(bus: Bus, service: str) -> None:
+    inspectable = cast("Inspectable", bus)
+    asked = subscribe(service, "asked", "clip_requested")
+    before = await inspectable.inspect(asked)
+    again = await inspectable.inspect(asked)
+    await bus.declare([asked])
+    await bus.publish([command("a"), command("b")])
+    after = await inspectable.inspect(asked)
+
+    assert (before.exists, again.exists) == (False, False)
+    assert (after.queue, after.exists, after.ready, after.unheard) == (asked.queue, True, 2, ())
+    assert len(await receive(bus, asked, 2)) == 2
 
 
 async def test_every_transport_carries_what_the_inbox_and_outbox_count_on(bus: Bus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,8 +36,9 @@ FOOTAGE = Path(__file__).resolve().parents[3] / "shared" / "media"
 def addresses(request: pytest.FixtureRequest) -> Addresses:
     """Return the addresses that the parameters name; only those servers are asked for."""
     bus, storage, database = request.param
+    remote = {"rabbitmq": "rabbitmq", "aws": "aws_url"}
     return Addresses(
-        bus=request.getfixturevalue("rabbitmq") if bus == "rabbitmq" else "local:",
+        bus=request.getfixturevalue(remote[bus]) if bus in remote else "local:",
         storage=request.getfixturevalue("s3_url") if storage == "s3" else None,
         database=request.getfixturevalue("postgres_url") if database == "postgresql" else None,
     )
@@ -46,9 +48,11 @@ def addresses(request: pytest.FixtureRequest) -> Addresses:
     "addresses",
     [
         pytest.param((bus, storage, database), id=f"{bus}, {storage}, {database}")
-        for bus in ("local", "rabbitmq")
-        for storage in ("file", "s3")
-        for database in ("sqlite", "postgresql")
+        for bus, storage, database in (
+            *product(("local", "rabbitmq"), ("file", "s3"), ("sqlite", "postgresql")),
+            ("aws", "file", "sqlite"),
+            ("aws", "s3", "postgresql"),
+        )
     ],
     indirect=True,
 )
