@@ -37,7 +37,7 @@ from shared.inbox.row import (
 from shared.kernel.checkpoint import Checkpoint, Step
 from shared.kernel.errors import Transient
 from shared.observability.metrics import Entering
-from shared.observability.tracing import Hop, Role, TraceContext, hop, trace_id
+from shared.observability.tracing import NOTHING, Role, Span, TraceContext, hop, recording, trace_id
 
 log = structlog.get_logger()
 
@@ -115,13 +115,15 @@ class Entrance:
             await self._acknowledge(deliveries)
         return accepted
 
-    def _receipt(self, prepared: Sequence[_Prepared]) -> Hop:
+    def _receipt(self, prepared: Sequence[_Prepared]) -> Span:
         """Return the span of receiving a batch: no part of any of their traces, but linked to each."""
+        if not recording():
+            return NOTHING
         return hop(
             f"receive {self._queue}",
             Role.CLIENT,
             parent=None,
-            links=(each.trace for each in prepared if each.trace),
+            links=[each.trace for each in prepared if each.trace],
             system=self._bus.capabilities.system,
             destination=self._queue,
             operation="receive",

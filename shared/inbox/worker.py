@@ -26,7 +26,7 @@ from shared.kernel.checkpoint import Checkpoint, pass_by
 from shared.kernel.clock import Clock
 from shared.kernel.errors import SpoolError, Transient
 from shared.observability.metrics import LEASES_LOST, PROCESSED_EXCEPTIONS, Working
-from shared.observability.tracing import Hop, Role, hop
+from shared.observability.tracing import Hop, Role, hop, recording
 
 log = structlog.get_logger()
 
@@ -221,21 +221,21 @@ class Worker:
             log.info("work.ended", status=status, seconds=round(seconds, 3))
 
     def _span(self, queue: str, row: ClaimedRow) -> Hop:
-        return hop(
-            f"process {row.type}",
-            Role.CONSUMER,
-            parent=row.trace,
-            system=self._bus.capabilities.system,
-            destination=queue,
-            operation="process",
-            event_id=row.event_id,
-            source=row.source,
-            subject=row.subject,
-            type=row.type,
-            body_bytes=len(row.body or b""),
-            work=row.id,
-            attempt=row.attempt,
-        )
+        span = hop(f"process {row.type}", Role.CONSUMER, parent=row.trace)
+        if recording():
+            span.note(
+                system=self._bus.capabilities.system,
+                destination=queue,
+                operation="process",
+                event_id=row.event_id,
+                source=row.source,
+                subject=row.subject,
+                type=row.type,
+                body_bytes=len(row.body or b""),
+                work=row.id,
+                attempt=row.attempt,
+            )
+        return span
 
     async def _attempt(self, hand: Hand) -> str:
         try:

@@ -16,7 +16,11 @@ MAX_TRACEBACK_CHARACTERS = 16_000  # of an exception in an exception in a task g
 
 LOGGER = "spool"  # of everything that Spool itself says
 
-_OURS = frozenset({"level", "time", "exc_info", "_record", "_from_structlog"})  # written by nobody else
+# Fields in which nobody can have written a secret: they are looked at for each line that is written.
+_OURS = frozenset(
+    {"_from_structlog", "_record", "attempt", "exc_info", "level", "seconds", "status", "time", "trace_id"}
+    | {"work", "worker"}
+)
 
 
 def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None) -> None:

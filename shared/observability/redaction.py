@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 HIDDEN = "(hidden)"
 SECRET_FIELDS = frozenset(
@@ -50,9 +51,14 @@ def without_secrets(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return name.lower().replace("-", "_") in SECRET_FIELDS
+
+
 def field_without_secrets(name: str, value: object, *, depth: int = 0) -> object:
     """Return what may be written of a field: by its name, and by what it looks like."""
-    if name.lower().replace("-", "_") in SECRET_FIELDS:
+    if _is_secret(name):
         return HIDDEN
     if isinstance(value, str):
         return without_secrets(value)

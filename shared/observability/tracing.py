@@ -222,7 +222,7 @@ class _Nothing:
         """Nobody collects it."""
 
 
-_NOTHING = _Nothing()
+NOTHING: Span = _Nothing()  # where nobody collects, and nothing has to be carried on
 
 
 class _Switch:
@@ -269,5 +269,5 @@ def hop(
 def stage(name: str, *, current: bool = True, **attributes: object) -> Span:
     """Begin a part of the hop that this task is in. `current`: what happens within it belongs to it."""
     if _Switch.recorder is None:
-        return _NOTHING
+        return NOTHING
     return _Switch.recorder.start_part(name, current=current, attributes=attributes)
