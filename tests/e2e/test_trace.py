@@ -12,6 +12,7 @@ from shared.events.clip import ClipRequested
 from shared.events.envelope import Event, wrap
 from shared.observability.logging import LOGGER
 from shared.observability.tracing import read_trace
+from spool.migrations import migrate
 from tests.e2e.running_spool import (
     START_MS,
     Addresses,
@@ -27,17 +28,21 @@ FIRST_SPAN = "00f067aa0ba902b7"
 STATE = "vendor=t61rcWkgMzE,other=00f067aa0ba902b7"
 
 
-@pytest.fixture(params=["local", "rabbitmq"])
+@pytest.fixture(params=["embedded", "servers"])
 def addresses(request: pytest.FixtureRequest) -> Addresses:
-    if request.param == "local":
+    if request.param == "embedded":
         return Addresses()
-    # Asked for by name, so that the half on the embedded bus runs where no server is given.
-    return Addresses(bus=request.getfixturevalue("rabbitmq"))
+    # Asked for by name, so that the embedded half runs where no server is given.
+    return Addresses(
+        bus=request.getfixturevalue("rabbitmq"), database=request.getfixturevalue("postgres_url")
+    )
 
 
 @pytest.fixture
 async def spool(addresses: Addresses, tmp_path: Path) -> AsyncIterator[RunningSpool]:
-    """Run a Spool that logs as in production, on either bus."""
+    """Run a Spool that logs as in production, on either bus and database."""
+    if addresses.database:
+        await migrate(addresses.database)
     settings = spool_settings(tmp_path / "data", addresses)
     loud = settings.model_copy(update={"log_level": "info", "log_format": "json"})
     async with running_spool(loud) as running:
