@@ -83,6 +83,9 @@ class Worker:
             told=committed,
             woken=self.wake,
         )
+        self._counted = {
+            route.data.type: Working.of(router.subscription(route).queue) for route in router.routes
+        }
         self._intakes = {
             route.data.type: Intake(router.subscription(route).queue, clock, diagnose)
             for route in router.routes
@@ -194,22 +197,20 @@ class Worker:
 
     async def _do(self, route: Route, claim: Claim, received: Received | None) -> None:
         """Do one piece of work, whatever happens. Its row says what became of it."""
-        counted = Working.of(self._router.subscription(route).queue)
+        counted = self._counted[route.data.type]
         row = claim.row
         intake = self._intakes[route.data.type]
         started_s = time.perf_counter()
-        with (
-            self._span(counted.subscription, row) as span,
-            structlog.contextvars.bound_contextvars(
+        with self._span(counted.subscription, row) as span, counted.in_process.track_inprogress():
+            # For every line of this task, which is the hand's own: there is nothing to take back.
+            structlog.contextvars.bind_contextvars(
                 event_id=row.event_id,
                 type=row.type,
                 subject=row.subject,
                 attempt=row.attempt,
                 work=row.id,
                 trace_id=(row.trace or span.context).trace_id,
-            ),
-            counted.in_process.track_inprogress(),
-        ):
+            )
             status = "lost"
             try:
                 status = await self._attempt(Hand(route, claim, received, span, intake))
