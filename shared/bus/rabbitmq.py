@@ -14,6 +14,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from functools import partial
 from typing import cast
 
@@ -218,6 +219,8 @@ def _text(value: object) -> str:
             return value
         case bytes() | bytearray():
             return value.decode(errors="replace")
+        case datetime():
+            return value.isoformat()
         case _:
             return json.dumps(value, default=str)
 
