@@ -21,6 +21,8 @@ from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 from shared.bus.local import LocalBus
 from shared.bus.port import Bus
 from shared.bus.rabbitmq import RabbitBus
+from shared.bus.sqs import SqsBus
+from shared.bus.sqs_receiver import Times
 from shared.database.engine import Connection
 from shared.database.opening import open_database
 from shared.events.clip import ClipNotAvailable, ClipRequested
@@ -47,12 +49,13 @@ class Orders:
     """What a mill works on, and how. `service` is also the name of its exchange."""
 
     name: str
-    bus: str  # an AMQP URL, or the path of a local bus's file
+    bus: str  # an AMQP URL, `aws:…`, or the path of a local bus's file
     database: str
     service: str
     lease_s: float = 3.0
     hands: int = 32
     work_s: float = 0.0  # how long each piece of work takes
+    visibility_s: int = 60  # on SQS
 
     @property
     def embedded(self) -> bool:
@@ -97,6 +100,8 @@ async def open_bus(orders: Orders) -> Bus:
     """Open the bus that the orders name."""
     if orders.embedded:
         return await LocalBus.open(Path(orders.bus))
+    if orders.bus.startswith("aws:"):
+        return await SqsBus.open(orders.bus, times=Times(visibility_s=orders.visibility_s))
     return await RabbitBus.open(orders.bus, exchange=orders.service)
 
 

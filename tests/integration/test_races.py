@@ -1,0 +1,146 @@
+"""Races of hands, lanes and ticks, on SQLite and on PostgreSQL; `docs/reliability/races.md` lists all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from shared.database.engine import Connection, Database
+from shared.database.tables import State, inbox
+from shared.events.clip import ClipRequested
+from shared.events.source import SourceAvailable
+from shared.inbox.outcome import Done, Work
+from shared.inbox.router import Route
+from shared.kernel.checkpoint import Step
+from shared.runtime.scheduler import Tick, run_ticks
+from tests.integration.workshop import (
+    CLOCK,
+    Observer,
+    all_work,
+    asked,
+    message,
+    open_bus,
+    recorded,
+    router_of,
+    working,
+)
+
+
+def row_of(data: ClipRequested | SourceAvailable, state: State, event_id: str) -> dict[str, object]:
+    """Return an ordered row as another process would have written it."""
+    return {
+        "consumer": f"clipper.{data.type}",
+        "source": "/test",
+        "event_id": event_id,
+        "type": data.type,
+        "subject": data.subject,
+        "body": message(data).body,
+        "ordered": isinstance(data, SourceAvailable),
+        "state": int(state),
+        "received_ms": CLOCK.now_ms(),
+    }
+
+
+async def keep(database: Database, *rows: dict[str, object]) -> None:
+    async def unit(connection: Connection) -> None:
+        await connection.execute(insert(inbox), list(rows))
+
+    await database.write(unit)
+
+
+async def test_ready_rows_are_worked_before_anything_new_is_received(database: Database) -> None:
+    order: list[str] = []
+
+    async def handler(data: ClipRequested, *, work: Work) -> Done:
+        order.append(data.clip_id)
+        return Done()
+
+    observer = Observer()
+    router = router_of(Route(ClipRequested, handler, hands=1))
+    await keep(database, row_of(asked("kept"), State.READY, "kept"))
+    async with open_bus(router) as bus:
+        await bus.publish([message(asked("new"))])
+        async with working(router, database, bus, observer=observer):
+            await observer.reached(Step.COMMITTED, 2)
+
+    assert order == ["kept", "new"]
+
+
+async def test_work_that_takes_an_hour_starves_no_other_subscription(database: Database) -> None:
+    stuck, go_on = asyncio.Event(), asyncio.Event()
+
+    async def an_hour(data: SourceAvailable, *, work: Work) -> Done:
+        stuck.set()
+        await go_on.wait()
+        return Done()
+
+    async def a_moment(data: ClipRequested, *, work: Work) -> Done:
+        return Done()
+
+    observer = Observer()
+    router = router_of(Route(SourceAvailable, an_hour, hands=1), Route(ClipRequested, a_moment, hands=1))
+    async with open_bus(router) as bus, working(router, database, bus, observer=observer):
+        await bus.publish([message(recorded("a")), message(recorded("b"))])
+        await stuck.wait()
+        await bus.publish([message(asked("urgent"))])
+        await observer.reached(Step.COMMITTED)
+        go_on.set()
+        await observer.reached(Step.COMMITTED, 3)
+
+    assert {row.state for row in await all_work(database)} == {State.DONE}
+
+
+async def test_what_comes_while_its_subject_is_worked_is_kept_as_ready(database: Database) -> None:
+    calls: Counter[str] = Counter()
+
+    async def handler(data: SourceAvailable, *, work: Work) -> Done:
+        calls[data.key] += 1
+        return Done()
+
+    observer = Observer()
+    router = router_of(Route(SourceAvailable, handler, ordered=True))
+    # Another process works the head of this subject, and will for a while.
+    head = row_of(recorded("head"), State.WORKING, "head") | {"lease_until_ms": CLOCK.now_ms() + 3_600_000}
+    await keep(database, head)
+    async with open_bus(router) as bus, working(router, database, bus, observer=observer):
+        await bus.publish([message(recorded("behind"))])
+        await observer.reached(Step.ACKNOWLEDGED)
+    rows = await all_work(database)
+
+    assert calls == {}
+    assert [(row.event_id, row.state) for row in rows] == [
+        ("head", State.WORKING),
+        ("id-of-behind", State.READY),
+    ]
+
+
+async def test_no_two_rows_of_a_subject_are_ever_worked_at_once(database: Database) -> None:
+    await keep(database, row_of(recorded("first"), State.WORKING, "first"))
+
+    with pytest.raises(IntegrityError):
+        await keep(database, row_of(recorded("second"), State.WORKING, "second"))
+    await keep(database, row_of(recorded("other", camera_id="door"), State.WORKING, "other"))
+
+
+async def test_each_tick_has_one_runner_in_the_fleet(database: Database) -> None:
+    runs: Counter[str] = Counter()
+
+    async def fleet() -> None:
+        async with asyncio.TaskGroup() as group:
+            for name in ("first", "second", "third"):
+
+                async def run(worker: str = name) -> None:
+                    runs[worker] += 1
+
+                group.create_task(run_ticks([Tick("sweep", 1, run)], database, worker=name))
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(3.5):
+            await fleet()
+
+    assert 2 <= runs.total() <= 5  # of three runners, in a time that four seconds begin in
