@@ -109,19 +109,21 @@ async def test_what_a_cancelled_poll_finds_goes_to_the_next_receiver_at_once(
 async def test_what_a_poll_finds_after_the_drain_began_is_given_back_at_once(
     bus: SqsBus, aws_url: str, asked: Subscription
 ) -> None:
-    waiting = asyncio.create_task(bus.receive(asked, at_most=1, wait_s=SOON_S))
-    await asyncio.sleep(0.1)
-    await bus.stop_receiving()
+    draining = await SqsBus.open(aws_url, times=Times(visibility_s=60, poll_s=10))
+    await draining.declare([asked])
+    waiting = asyncio.create_task(draining.receive(asked, at_most=1, wait_s=SOON_S))
+    await asyncio.sleep(0.3)  # until the poll is at the server
+    await draining.stop_receiving()
     await bus.publish([command("a")])
-    other = await SqsBus.open(aws_url, times=QUICK)
-    await other.declare([asked])
+    receiver = draining._receivers[asked.queue]
+    await until(lambda: receiver._poll is None)  # nobody else has asked: so this poll has found it
     async with asyncio.timeout(QUICK.visibility_s / 4):
-        (delivery,) = await receive(other, asked, 1)
+        (delivery,) = await receive(bus, asked, 1)
 
     assert await waiting == []
-    assert delivery.message_id == "a"
+    assert (delivery.message_id, delivery.redelivered) == ("a", True)
 
-    await other.close()
+    await draining.close()
 
 
 async def test_what_nobody_asks_for_any_more_goes_to_others(aws_url: str, asked: Subscription) -> None:
