@@ -101,10 +101,11 @@ class Size:
     events: int  # of a round, for the quicker ways
     arrivals: int  # for the latency
     idle_s: int
+    strictness: float  # which share of a goal the check holds: a small run is full of noise
 
 
-FULL = Size(rounds=5, events=3_000, arrivals=500, idle_s=20)
-QUICK = Size(rounds=3, events=1_000, arrivals=100, idle_s=2)
+FULL = Size(rounds=5, events=3_000, arrivals=500, idle_s=20, strictness=1)
+QUICK = Size(rounds=3, events=1_000, arrivals=100, idle_s=2, strictness=0.8)
 
 
 class Bench:
@@ -205,36 +206,37 @@ def report_of(bench: Bench, size: Size, latencies: dict[str, list[float]], idle:
     report.notes += [f"an idle Spool {title}: {percent:.1f} % of one core" for title, percent in idle.items()]
     report.notes += bench.astray
     report.rows = [row(bench, contest) for contest in CONTESTS]
-    report.goals = goals(bench)
+    report.goals = goals(bench, size)
     report.facts = {
         f"every event was done once, and each of {bench.told} answers told once": not bench.astray
     }
     return report
 
 
-def goals(bench: Bench) -> list[Goal]:
+def goals(bench: Bench, size: Size) -> list[Goal]:
+    def goal(
+        name: str,
+        ours: Contest,
+        theirs: Contest,
+        at_least: float,
+        *,
+        target: float | None = None,
+        reached: float = 1,
+    ) -> Goal:
+        """`reached`: the share of a goal that is not reached yet which must not be lost again."""
+        share = reached * size.strictness
+        floor = at_least * share if share < 1 else None
+        return Goal(name, bench.ratio(ours, theirs), at_least=at_least, target=target, floor=floor)
+
     bare = "FastStream's bare consume"
+    telling = "FastStream with a confirmed publish and no database"
     return [
-        Goal(
-            "transport: consume to FastStream", bench.ratio(SPOOL_CONSUMES, FASTSTREAM_CONSUMES), at_least=1
-        ),
-        Goal(
-            "transport: publish to FastStream", bench.ratio(SPOOL_PUBLISHES, FASTSTREAM_PUBLISHES), at_least=1
-        ),
-        Goal(
-            f"road on PostgreSQL to {bare}",
-            bench.ratio(ROAD, FASTSTREAM_CONSUMES),
-            at_least=0.25,
-            target=0.45,
-        ),
-        Goal(
-            "road on PostgreSQL to FastStream with a confirmed publish and no database",
-            bench.ratio(ROAD, FASTSTREAM_TELLS),
-            at_least=1.2,
-            target=2,
-        ),
-        Goal("finished together to one by one", bench.ratio(ROAD, ONE_BY_ONE), at_least=1.7),
-        Goal(f"road embedded to {bare}", bench.ratio(EMBEDDED, FASTSTREAM_CONSUMES), at_least=1),
+        goal("transport: consume to FastStream", SPOOL_CONSUMES, FASTSTREAM_CONSUMES, 1),
+        goal("transport: publish to FastStream", SPOOL_PUBLISHES, FASTSTREAM_PUBLISHES, 1),
+        goal(f"road on PostgreSQL to {bare}", ROAD, FASTSTREAM_CONSUMES, 0.25, target=0.45),
+        goal(f"road on PostgreSQL to {telling}", ROAD, FASTSTREAM_TELLS, 1.2, target=2, reached=0.3),
+        goal("finished together to one by one", ROAD, ONE_BY_ONE, 1.7),
+        goal(f"road embedded to {bare}", EMBEDDED, FASTSTREAM_CONSUMES, 1, reached=0.4),
     ]
 
 

@@ -54,3 +54,20 @@ def test_a_goal_may_ask_for_at_least_something(*, value: float, met: bool) -> No
     assert goal.is_met is met
     assert str(goal).endswith("at least 1, target 2")
     assert goal.as_json() == {"value": value, "at_least": 1, "target": 2, "met": met}
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [pytest.param(0.7, 0, id="missed, and not fallen back"), pytest.param(0.5, 1, id="fallen back")],
+)
+def test_a_goal_that_is_not_reached_yet_may_not_fall_back(
+    *, value: float, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = a_report(ratio=0.01)
+    report.goals = [Goal("Spool to FastStream", value, at_least=1.2, floor=0.6)]
+    ended = report.finish(Options(quick=False, check=True))
+
+    said = capsys.readouterr().out
+    assert ended == code
+    assert f"MISSED: Spool to FastStream {value:.3g}, at least 1.2, checked at 0.6" in said
+    assert not report.is_good
