@@ -5,11 +5,12 @@ Values come from the environment, or from a `.env` file in the working directory
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.kernel.addresses import each_host
@@ -170,6 +171,10 @@ class TraceSettings(Environment):
 
     model_config = SettingsConfigDict(env_prefix="OTEL_", env_ignore_empty=True)
 
+    sdk_disabled: bool = False
+    """True collects no spans, whatever endpoint is set."""
+    traces_exporter: str = "otlp"
+    """`otlp`; with anything else, as `none`, nothing is collected."""
     exporter_otlp_endpoint: Annotated[str | None, Field(examples=["http://collector:4318"])] = None
     """The collector that spans are sent to, by OTLP over HTTP. Without one nothing is collected.
 
@@ -179,26 +184,38 @@ class TraceSettings(Environment):
         str | None, Field(examples=["http://collector:4318/v1/traces"])
     ] = None
     """The same with its path, for spans alone. Default: `/v1/traces` of the former."""
-    exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    exporter_otlp_traces_protocol: Annotated[str | None, Field(examples=["http/protobuf"])] = None
+    """How to speak to the collector, for spans alone. Default: as the next one."""
+    exporter_otlp_protocol: str = "http/protobuf"
     """How to speak to the collector; the other protocols of OpenTelemetry are not there."""
-    exporter_otlp_traces_protocol: Literal["http/protobuf"] = "http/protobuf"
-    """The same, for spans alone."""
-    traces_exporter: Literal["otlp", "none"] = "otlp"
-    """`none` collects no spans, whatever endpoint is set."""
     service_name: Annotated[str | None, Field(examples=["spool-clipper"])] = None
     """What the process is called in traces. Default: `spool-` and its services."""
-    sdk_disabled: bool = False
-    """True collects no spans, whatever endpoint is set."""
 
+    # These variables are often set for a whole cluster, so what is not used here is not found fault with.
     @field_validator("exporter_otlp_endpoint", "exporter_otlp_traces_endpoint")
     @classmethod
-    def _endpoint_is_http(cls, address: str | None) -> str | None:
-        return address and _complete(address, ("http", "https"))
+    def _endpoint_is_http(cls, address: str | None, info: ValidationInfo) -> str | None:
+        used = cls._collects(info.data)
+        return _complete(address, ("http", "https")) if address and used else address
+
+    @field_validator("exporter_otlp_traces_protocol", "exporter_otlp_protocol")
+    @classmethod
+    def _protocol_is_there(cls, protocol: str | None, info: ValidationInfo) -> str | None:
+        given = info.data
+        endpoint = given.get("exporter_otlp_endpoint") or given.get("exporter_otlp_traces_endpoint")
+        overruled = given.get("exporter_otlp_traces_protocol") is not None
+        if protocol not in {None, "http/protobuf"} and endpoint and cls._collects(given) and not overruled:
+            raise ValueError("Spool speaks http/protobuf only, to the port that is 4318 mostly")
+        return protocol
+
+    @staticmethod
+    def _collects(given: Mapping[str, Any]) -> bool:
+        return not given.get("sdk_disabled") and given.get("traces_exporter") == "otlp"
 
     @property
     def endpoint(self) -> str | None:
         """Where to send spans, None for nowhere."""
-        if self.sdk_disabled or self.traces_exporter == "none":
+        if not self._collects(self.__dict__):
             return None
         if self.exporter_otlp_traces_endpoint or not self.exporter_otlp_endpoint:
             return self.exporter_otlp_traces_endpoint

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from services.clipper.settings import ClipperSettings
-from shared.settings.settings import Environment, Settings, SettingsError, load, load_settings
+from shared.settings.settings import Environment, Settings, SettingsError, TraceSettings, load, load_settings
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("SPOOL_")]:
+    for name in [name for name in os.environ if name.startswith(("SPOOL_", "OTEL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -60,6 +60,8 @@ def test_a_process_owns_its_directory_when_something_of_it_lives_there(
 @pytest.mark.parametrize(
     ("group", "variable", "value", "words"),
     [
+        (TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http:, https:"),
+        (TraceSettings, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://", "names no host"),
         (Settings, "SPOOL_BUS", "", "local:, amqp:, amqps:"),
         (Settings, "SPOOL_BUS", "kafka://a", "local:, amqp:, amqps:"),
         (Settings, "SPOOL_BUS", "local", "local:, amqp:, amqps:"),
@@ -144,3 +146,54 @@ def test_every_setting_without_a_value_has_an_example() -> None:
     assert [
         name for name, field in fields.items() if field.default in {None, ()} and not field.examples
     ] == []
+
+
+HERE = "http://collector:4318"
+GRPC = "collector:4317"
+
+
+@pytest.mark.parametrize(
+    ("variables", "endpoint"),
+    [
+        pytest.param({}, None, id="off"),
+        pytest.param({"ENDPOINT": ""}, None, id="empty"),
+        pytest.param({"ENDPOINT": HERE}, f"{HERE}/v1/traces", id="of all signals"),
+        pytest.param({"ENDPOINT": f"{HERE}/"}, f"{HERE}/v1/traces", id="with a slash"),
+        pytest.param({"TRACES_ENDPOINT": f"{HERE}/x", "ENDPOINT": "http://a"}, f"{HERE}/x", id="of traces"),
+        pytest.param(
+            {"ENDPOINT": HERE, "PROTOCOL": "grpc", "TRACES_PROTOCOL": "http/protobuf"},
+            f"{HERE}/v1/traces",
+            id="another protocol, not for traces",
+        ),
+        pytest.param({"PROTOCOL": "grpc"}, None, id="another protocol to nowhere"),
+    ],
+)
+def test_spans_go_where_the_variables_of_opentelemetry_say(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], endpoint: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+
+    assert load(TraceSettings).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "off",
+    [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_TRACES_EXPORTER", "console")],
+)
+def test_what_is_off_finds_no_fault_with_the_rest(
+    monkeypatch: pytest.MonkeyPatch, off: tuple[str, str]
+) -> None:
+    monkeypatch.setenv(*off)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", GRPC)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+
+    assert load(TraceSettings).endpoint is None
+
+
+def test_a_protocol_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", HERE)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+
+    with pytest.raises(SettingsError, match=r"^OTEL_EXPORTER_OTLP_PROTOCOL: .*http/protobuf"):
+        load(TraceSettings)
