@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
 from shared.database.tables import State, inbox
 from tests.anomaly.inspection import faults
-from tests.anomaly.installation import Installation, stop
-from tests.anomaly.nursery import Nursery
+from tests.anomaly.installation import LOOK_S, Installation, stop
+from tests.anomaly.nursery import Nursery, Victim
 from tests.integration.tcp_proxy import TcpProxy, open_proxy
 
 CLIPS = 6
 CUTS = 8
+OUTAGE_S = 3.0
 PAUSE_S = 0.25  # between two cuts: a clip takes about a second
 POISON = (
     b"",
@@ -87,6 +88,39 @@ async def test_clips_are_made_once_while_the_broker_drops_its_connections(
     await stop(running)
 
     assert await faults(installation, requests, nursery) == []
+
+
+@pytest.mark.limit(120)  # the store's client tries some seconds by itself before it says that nobody is there
+@pytest.mark.parametrize("addresses", ["rabbitmq-postgresql-s3"], indirect=True)
+async def test_an_outage_of_the_store_burns_no_attempts(installation: Installation, nursery: Nursery) -> None:
+    requests = [installation.request(f"clip-{number}") for number in range(CLIPS)]
+    store = urlsplit(str(installation.addresses.storage))
+    endpoint = urlsplit(parse_qs(store.query)["endpoint"][0])
+    async with open_proxy(endpoint.hostname or "", endpoint.port or 80) as proxy:
+        through = str(installation.addresses.storage).replace(endpoint.netloc, f"127.0.0.1:{proxy.port}")
+        running = await nursery.bear(installation.environment(storage=through), installation.directory)
+        await installation.until_ready(running)
+        await installation.stranger.publish(requests[:1], running=True)
+        await installation.until(running.has_ended, "clip-0")
+        await proxy.refuse()
+        await installation.stranger.publish(requests[1:], running=True)
+        await until_paused(installation, running)
+        at_the_worst = await installation.count(inbox, inbox.c.state == State.DEAD)
+        await proxy.accept()
+        await installation.until(running.has_ended, *(str(request.subject) for request in requests))
+        await stop(running)
+
+    assert at_the_worst == 0
+    assert await installation.count(inbox, inbox.c.attempt > 1) == 0
+    assert await faults(installation, requests, nursery) == []
+
+
+async def until_paused(installation: Installation, running: Victim) -> None:
+    """Wait until work has found the store away, and the outage has lasted for a while after that."""
+    while not await installation.count(inbox, inbox.c.failing_since_ms.is_not(None)):
+        assert not running.has_ended(), running.log.read_text()[-4000:]
+        await asyncio.sleep(LOOK_S)
+    await asyncio.sleep(OUTAGE_S)
 
 
 async def test_a_flood_of_poison_holds_up_nobody(installation: Installation, nursery: Nursery) -> None:

@@ -93,8 +93,12 @@ async def main() -> int:
 async def _fail_as_they_are(mutations: Sequence[Mutation]) -> str:
     """Run every test once as it is. Returns what was said when any fails: then nothing would be shown."""
     tests = sorted({each.test for each in mutations})
-    code, said = await _run(ROOT, tests, limit_s=ENOUGH_S * 4)
-    return "" if code == 0 else said[-3000:]
+    said = ""
+    for _ in range(TRIES):
+        code, said = await _run(ROOT, tests, limit_s=ENOUGH_S * 4)
+        if code == 0:
+            return ""
+    return said[-3000:]
 
 
 async def _try(mutation: Mutation) -> Result:
