@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import structlog
+
 from services.clipper import app as clipper
 from shared.bus.message import Subscription
 from shared.inbox.claims import release_all_claims
@@ -21,9 +23,12 @@ from shared.runtime.http import listening_socket
 from shared.runtime.lock import held_directory
 from shared.runtime.service import Process
 from shared.runtime.wiring import Lending, Seams, open_platform, recorded_spans
+from shared.settings.misspelt import misspelt_variables
 from shared.settings.settings import Settings
 from spool.migrations import check_migrated, migrate
 from spool.running_file import announced
+
+log = structlog.get_logger()
 
 _APPS: dict[str, ModuleType] = {clipper.NAME: clipper}
 SERVICES = tuple(_APPS)
@@ -61,6 +66,8 @@ async def serve(
     Raises Refused or Unavailable when it cannot start.
     """
     configure_logging(level=settings.log_level, as_json=settings.log_format == "json")
+    for variable, nearest in misspelt_variables().items():
+        log.warning("settings.unknown_variable", variable=variable, nearest=nearest)
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as unseen:
         make_data_directory(settings.data_directory)
         if settings.embedded:

@@ -16,6 +16,7 @@ from shared.events.clip import ClipRequested
 from shared.events.envelope import EventData
 from shared.events.s3_notification import Bucket
 from shared.events.source import SourceAvailable, SourceRemoved
+from shared.inbox.retry import HOUR_MS, RetryPolicy
 from shared.inbox.router import Route, Router, subscriptions_to
 from shared.outbox.writing import Outbox
 from shared.runtime.scheduler import Tick
@@ -103,6 +104,9 @@ def routes(clipper: Clipper, bucket: Bucket | None) -> tuple[Route, ...]:
             partial(cut_clip, clipper=clipper),
             hands=clipper.settings.hands,
             time_limit_s=clipper.settings.time_limit_s,
+            retry=RetryPolicy(
+                attempts=clipper.settings.attempts, failing_ms=clipper.settings.give_up_hours * HOUR_MS
+            ),
             given_up=partial(give_up_clip, clipper=clipper),
         ),
     )

@@ -23,6 +23,10 @@ class ClipperSettings(Environment):
     """How long a request waits for sources that are just being announced, in milliseconds."""
     time_limit_s: Annotated[int, Field(ge=1, le=86_400)] = 1800
     """How long the making of one clip may take, in seconds."""
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 10
+    """How often the making of one clip is tried before it is a dead letter; an outage counts no attempt."""
+    give_up_hours: Annotated[int, Field(ge=1, le=8760)] = 24
+    """For how long a clip whose making fails is tried again, outages included, in hours."""
     key_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$")] = "clips/"
     """What the keys of clips start with: `clips/<cameraId>/<clipId>.mp4`."""
     thumbnail_widths: Numbers = (300, 640)
