@@ -149,6 +149,10 @@ class Worker:
             pool.abandon()
         await self._ends_within(ABANDON_AFTER_S)
 
+    def hurry(self) -> None:
+        """Stop what is being done now, whatever is left of the grace of a drain."""
+        self._claims.stop_all(Stop.DRAIN)
+
     def wake(self) -> None:
         """Look for ready rows now: something was committed in this process that may have made some."""
         for pool in self._pools:

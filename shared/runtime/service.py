@@ -77,12 +77,13 @@ class Process:
         """Run until SIGTERM, SIGINT or cancellation, and drain. Raises what ended it otherwise.
 
         Stops in this order: not ready, nothing new taken, work finished or given back, outbox told, HTTP.
+        A second signal ends the grace: what is being done is given back at once.
         """
         await self._platform.bus.declare(
             [s for service in self._services for s in service.router.subscriptions]
         )
         # In every line of what runs below.
-        with bound_contextvars(worker=self._platform.name), _stop_signals() as stopped:
+        with bound_contextvars(worker=self._platform.name), _stop_signals() as stops:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(part) for part in self._background()]
                 workers = [group.create_task(worker.run()) for worker in self._workers]
@@ -90,10 +91,10 @@ class Process:
                 on_ready()
                 log.info("service.ready", services=self._names)
                 try:
-                    await stopped.wait()
+                    await stops.once.wait()
                 finally:
                     self._draining.set()
-                    await self._drain()
+                    await self._drain(stops.twice)
                     self._server.stop()
                     await asyncio.wait([*workers, serving])
                     for task in background:
@@ -141,17 +142,27 @@ class Process:
         for worker in self._workers:
             worker.wake()
 
-    async def _drain(self) -> None:
+    async def _drain(self, hurried: asyncio.Event) -> None:
         log.info("service.draining")
         grace_s = self._platform.settings.drain_grace_s
-        async with asyncio.TaskGroup() as group:
-            for worker in self._workers:
-                group.create_task(worker.drain(grace_s))
+        hurrying = asyncio.create_task(self._hurry(hurried), name="hurry")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for worker in self._workers:
+                    group.create_task(worker.drain(grace_s))
+        finally:
+            hurrying.cancel()
         try:
             async with asyncio.timeout(FLUSH_S):
                 await self._platform.relay.flush()
         except (Transient, TimeoutError) as error:
             log.warning("service.outbox_not_flushed", reason=str(error) or "it took too long")
+
+    async def _hurry(self, asked: asyncio.Event) -> None:
+        await asked.wait()
+        log.warning("service.hurried")
+        for worker in self._workers:
+            worker.hurry()
 
     async def _problems(self) -> dict[str, str]:
         """Return what keeps this process from working, by part."""
@@ -180,15 +191,26 @@ class Process:
         return away
 
 
+@dataclass(frozen=True, slots=True)
+class _Stops:
+    """How often this process was asked to stop."""
+
+    once: asyncio.Event = field(default_factory=asyncio.Event)
+    twice: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def again(self) -> None:
+        (self.twice if self.once.is_set() else self.once).set()
+
+
 @contextmanager
-def _stop_signals() -> Iterator[asyncio.Event]:
-    """Yield an event that SIGTERM and SIGINT set."""
-    stopped = asyncio.Event()
+def _stop_signals() -> Iterator[_Stops]:
+    """Yield what SIGTERM and SIGINT set: the second one says that there is no time for the grace."""
+    stops = _Stops()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stops.again)
     try:
-        yield stopped
+        yield stops
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
