@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    String,
+    Update,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from shared.bus.message import Message
 from shared.database.engine import Connection, Database
+from shared.database.row_lists import RowList
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import CONTENT_TYPE
 from shared.observability.tracing import TraceContext
@@ -57,6 +72,15 @@ class Subjects:
         self._database = database
         self._relay = relay
         self._lease_ms = lease_ms
+        self._sent = RowList(database.dialect, "sent", id=BigInteger())
+        self._turns = RowList(
+            database.dialect,
+            "turn",
+            subject=String(),
+            reached=BigInteger(),
+            attempts=BigInteger(),
+            pause_ms=BigInteger(),
+        )
 
     async def claim(self) -> list[Turn]:
         """Claim subjects with unsent events, the longest untouched first. Raises Unavailable."""
@@ -115,40 +139,49 @@ class Subjects:
         What was confirmed is marked even if the lease was lost meanwhile: it was sent. The subject is given
         back only while it is ours. `pause_ms(attempts)` says how long a subject that failed is left alone.
         """
+        sent = [(event.id,) for turn in turns for event in turn.sent]
+        refused = [(event.id, reason) for turn in turns for event, reason in turn.refused]
+        ended = []
+        for turn in turns:
+            attempts = turn.attempts + 1 if turn.failed else 0
+            ended.append((turn.subject, turn.reached, attempts, pause_ms(attempts) if turn.failed else 0))
 
         async def unit(connection: Connection) -> None:
-            await self._mark(connection, turns)
-            for turn in sorted(turns, key=lambda turn: turn.subject):
-                await self._give_back(connection, turn, pause_ms)
+            if sent:
+                await connection.execute(self._marking(), self._sent.bind(sent))
+            for event_id, reason in refused:
+                await connection.execute(update(outbox).where(outbox.c.id == event_id).values(refused=reason))
+            await connection.execute(self._giving_back(), self._turns.bind(ended))
 
         await self._database.write(unit)
 
-    async def _mark(self, connection: Connection, turns: Sequence[Turn]) -> None:
-        sent = [event.id for turn in turns for event in turn.sent]
-        if sent:
-            marked = update(outbox).where(outbox.c.id.in_(sent), outbox.c.sent_ms.is_(None))
-            await connection.execute(marked.values(sent_ms=self._database.now_sql()))
-        for turn in turns:
-            for event, reason in turn.refused:
-                await connection.execute(update(outbox).where(outbox.c.id == event.id).values(refused=reason))
+    def _marking(self) -> Update:
+        marked = update(outbox).where(outbox.c.id == self._sent.table.c.id, outbox.c.sent_ms.is_(None))
+        return marked.values(sent_ms=self._database.now_sql())
 
-    async def _give_back(self, connection: Connection, turn: Turn, pause_ms: Callable[[int], int]) -> None:
-        now = self._database.now_sql()
-        ours = outbox_subject.c.relay == self._relay
-        attempts = turn.attempts + 1 if turn.failed else 0
-        free_from = now + pause_ms(attempts) if turn.failed else now
-        reached = turn.reached
-        await connection.execute(
+    def _giving_back(self) -> Update:
+        # Locked by subject, as writers do: two that lock the same rows must not wait for each other.
+        turn = (
+            select(*self._turns.table.c)
+            .join(_subject, _subject.c.subject == self._turns.table.c.subject)
+            .order_by(self._turns.table.c.subject)
+            .with_for_update(of=_subject)
+            .cte("turns")
+            .prefix_with("MATERIALIZED", dialect="postgresql")
+        )
+        old = outbox_subject.c
+        ours = old.relay == self._relay
+        free_from = self._database.now_sql() + turn.c.pause_ms
+        return (
             update(outbox_subject)
-            .where(outbox_subject.c.subject == turn.subject)
+            .where(old.subject == turn.c.subject)
             .values(
                 sent_sequence=case(
-                    (outbox_subject.c.sent_sequence < reached, reached),
-                    else_=outbox_subject.c.sent_sequence,
+                    (old.sent_sequence < turn.c.reached, turn.c.reached), else_=old.sent_sequence
                 ),
-                lease_until_ms=case((ours, free_from), else_=outbox_subject.c.lease_until_ms),
-                attempts=case((ours, attempts), else_=outbox_subject.c.attempts),
-                relay=case((ours, None), else_=outbox_subject.c.relay),
+                lease_until_ms=case((ours, free_from), else_=old.lease_until_ms),
+                attempts=case((ours, turn.c.attempts), else_=old.attempts),
+                relay=case((ours, None), else_=old.relay),
             )
         )
 
@@ -170,19 +203,9 @@ _subject = outbox_subject.alias("s")
 
 async def _unsent(connection: Connection, subjects: Iterable[str]) -> dict[str, list[Unsent]]:
     """Read the oldest unsent events of each subject: one more than a turn takes, to see whether more wait."""
-    place = func.row_number().over(partition_by=outbox.c.subject, order_by=outbox.c.sequence)
-    numbered = (
-        select(outbox, place.label("place"))
-        .where(outbox.c.subject.in_(list(subjects)), outbox.c.sent_ms.is_(None), outbox.c.refused.is_(None))
-        .subquery()
-    )
-    oldest = (
-        select(numbered)
-        .where(numbered.c.place <= EVENTS_PER_SUBJECT + 1)
-        .order_by(numbered.c.subject, numbered.c.sequence)
-    )
+    statement, listed = _oldest(connection.dialect.name)
     found: dict[str, list[Unsent]] = defaultdict(list)
-    for row in await connection.execute(oldest):
+    for row in await connection.execute(statement, listed.bind([(subject,) for subject in subjects])):
         message = Message(
             id=row.event_id,
             type=row.type,
@@ -193,3 +216,17 @@ async def _unsent(connection: Connection, subjects: Iterable[str]) -> dict[str, 
         )
         found[row.subject].append(Unsent(id=row.id, sequence=row.sequence, message=message))
     return found
+
+
+@cache
+def _oldest(dialect: str) -> tuple[Select[Any], RowList]:
+    listed = RowList(dialect, "claimed", subject=String())
+    place = func.row_number().over(partition_by=outbox.c.subject, order_by=outbox.c.sequence)
+    numbered = (
+        select(outbox, place.label("place"))
+        .where(outbox.c.subject.in_(select(listed.table.c.subject)))
+        .where(outbox.c.sent_ms.is_(None), outbox.c.refused.is_(None))
+        .subquery()
+    )
+    few = select(numbered).where(numbered.c.place <= EVENTS_PER_SUBJECT + 1)
+    return few.order_by(numbered.c.subject, numbered.c.sequence), listed
