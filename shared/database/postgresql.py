@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import asyncpg
-from sqlalchemy import URL, BigInteger, ColumnElement, literal_column, make_url, select
+from sqlalchemy import URL, ColumnElement, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.database.engine import OutcomeUnknown, Unit
+from shared.database.now import now_by
 from shared.kernel.errors import SpoolError, Unavailable
 
 T = TypeVar("T")
@@ -70,9 +71,7 @@ class PostgresqlDatabase:
             raise _translated(error) from error
 
     def now_sql(self) -> ColumnElement[int]:
-        # clock_timestamp, not now(): a transaction that waited for a lock must not see the past.
-        # Without a bound value: SQLAlchemy miscounts those of expressions in an INSERT of many rows.
-        return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)", BigInteger)
+        return now_by(self.dialect)
 
     async def now_ms(self) -> int:
         async with self.read() as connection:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Select, Table, delete
+from typing import Any
+
+from sqlalchemy import Column, Select, delete, select
 
 from shared.database.engine import Connection, Database
 
 SLICE_ROWS = 500
 
 
-async def drop_rows(database: Database, table: Table, old: Select[tuple[int]]) -> int:
-    """Delete the rows of `table` whose ids `old` selects; return how many. Raises Unavailable."""
-    chosen = old.limit(SLICE_ROWS)
+async def drop_rows(database: Database, key: Column[Any], old: Select[Any]) -> int:
+    """Delete the rows whose `key` is among what `old` selects; return how many. Raises Unavailable."""
+    # Materialized: a subquery that locks rows and is evaluated twice chooses others the second time.
+    chosen = old.limit(SLICE_ROWS).cte("old").prefix_with("MATERIALIZED", dialect="postgresql")
+    dropping = delete(key.table).where(key.in_(select(chosen))).returning(key)
 
     async def unit(connection: Connection) -> int:
-        return (await connection.execute(delete(table).where(table.c.id.in_(chosen)))).rowcount
+        return len((await connection.execute(dropping)).all())
 
     dropped = 0
     while True:
         rows = await database.write(unit)
         dropped += rows
+        if rows:
+            await database.give_back_space()
         if rows < SLICE_ROWS:
-            break
-    if dropped:
-        await database.give_back_space()
-    return dropped
+            return dropped

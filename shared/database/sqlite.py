@@ -6,17 +6,16 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import BigInteger, ColumnElement, Function
+from sqlalchemy import ColumnElement
 
 from shared.database.engine import Connection, Unit
+from shared.database.now import NOW_FUNCTION, now_by
 from shared.database.sqlite_file import reading_engine, teach, writing_engine
 from shared.database.sqlite_reader import Readers
 from shared.database.sqlite_writer import UNIT_LIMIT_S, Writer
 from shared.kernel.clock import Clock
 
 T = TypeVar("T")
-
-NOW_FUNCTION = "spool_now_ms"  # our clock, as SQLite knows it
 
 
 class SqliteDatabase:
@@ -47,8 +46,7 @@ class SqliteDatabase:
         return self._readers.lend()
 
     def now_sql(self) -> ColumnElement[int]:
-        # A function, not a bound value: the statement's text stays the same, and is prepared once.
-        return Function(NOW_FUNCTION, type_=BigInteger)
+        return now_by(self.dialect)
 
     async def now_ms(self) -> int:
         return self._clock.now_ms()

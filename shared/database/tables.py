@@ -116,7 +116,7 @@ outbox = Table(
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("subject", String(1024), nullable=False),
-    Column("sequence", BigInteger, nullable=False),  # per subject, from 1
+    Column("sequence", BigInteger, nullable=False),  # per subject, without gaps
     Column("event_id", String(256), nullable=False),
     Column("source", String(512), nullable=False),
     Column("type", String(128), nullable=False),
@@ -161,6 +161,12 @@ outbox_subject = Table(
         "lease_until_ms",
         sqlite_where=text("last_sequence > sent_sequence"),
         postgresql_where=text("last_sequence > sent_sequence"),
+    ),
+    Index(
+        "outbox_quiet",
+        "lease_until_ms",
+        sqlite_where=text("last_sequence <= sent_sequence"),
+        postgresql_where=text("last_sequence <= sent_sequence"),
     ),
 )
 

@@ -138,7 +138,7 @@ async def cancel_work(database: Database, work_id: int) -> None:
 async def purge(database: Database, before_ms: int) -> int:
     """Drop what was done before a moment, in slices. Return how many rows that were. Dead letters stay."""
     done = select(inbox.c.id).where(inbox.c.state == DONE, inbox.c.done_ms < before_ms)
-    return await drop_rows(database, inbox, done.order_by(inbox.c.done_ms))
+    return await drop_rows(database, inbox.c.id, done.order_by(inbox.c.done_ms))
 
 
 def _work_row(row: Row[Any]) -> WorkRow:

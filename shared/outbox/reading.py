@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.engine import Row
 
 from shared.database.engine import Connection, Database
 from shared.database.purging import drop_rows
-from shared.database.tables import outbox
+from shared.database.tables import outbox, outbox_subject
 
 MAX_ROWS = 500  # of one answer
 
@@ -55,7 +55,25 @@ async def last_id(connection: Connection) -> int:
 async def purge(database: Database, before_ms: int) -> int:
     """Drop what was sent before a moment, in slices. Return how many rows that were."""
     old = select(outbox.c.id).where(outbox.c.sent_ms < before_ms).order_by(outbox.c.id)
-    return await drop_rows(database, outbox, old)
+    return await drop_rows(database, outbox.c.id, old)
+
+
+async def purge_subjects(database: Database, before_ms: int) -> int:
+    """Drop the subjects of which nothing was told since a moment. Return how many those were.
+
+    One that comes back begins beyond where it ended: at the seconds since 1970, which its sequence had not
+    reached even then.
+    """
+    subject = outbox_subject
+    old = (
+        select(subject.c.subject)
+        .where(subject.c.last_sequence <= subject.c.sent_sequence, subject.c.lease_until_ms < before_ms)
+        .where(subject.c.last_sequence < before_ms // 1000)
+        .where(~exists().where(outbox.c.subject == subject.c.subject))
+        .order_by(subject.c.lease_until_ms)
+        .with_for_update(skip_locked=True)
+    )
+    return await drop_rows(database, subject.c.subject, old)
 
 
 def _told(row: Row[Any]) -> Told:

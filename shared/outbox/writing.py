@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import BigInteger, Executable, String, insert, select
+from sqlalchemy import BigInteger, Executable, String, insert, literal_column, select
 
 from shared.database.engine import Connection
 from shared.database.inserting import insert_by
+from shared.database.now import now_by
 from shared.database.row_lists import RowList
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import Event, EventData, Kind, wrap
@@ -20,7 +21,8 @@ from shared.observability.tracing import here, next_hop
 
 Write = Callable[[Connection], Awaitable[None]]
 
-# A CloudEvents `sequence` is compared as text; this many digits last for every subject.
+# A CloudEvents `sequence` is compared as text; this many digits last for every subject, which begins at the
+# seconds since 1970.
 # https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md
 SEQUENCE_DIGITS = 12
 
@@ -87,12 +89,24 @@ def _statements(dialect: str) -> _Statements:
     """Return the two statements of an append, however many events and subjects it has."""
     subjects = RowList(dialect, "told", subject=String(), number=BigInteger())
     rows = RowList(dialect, "told", **{column.name: column.type for column in _WRITTEN})
+    # A subject begins at the seconds since 1970: one that was purged and comes back has grown all the same.
+    # Read once, therefore materialized. What comes before the beginning counts as sent.
+    counted = (
+        select(
+            subjects.table.c.subject, subjects.table.c.number, (now_by(dialect) // 1000).label("beginning")
+        )
+        .cte("counted")
+        .prefix_with("MATERIALIZED")
+    )
     # The order is everybody's. It also keeps SQLite from taking ON CONFLICT for the ON of a join.
-    counted = select(subjects.table.c.subject, subjects.table.c.number).order_by(subjects.table.c.subject)
-    reserving = insert_by(dialect, outbox_subject).from_select(["subject", "last_sequence"], counted)
+    new = select(
+        counted.c.subject, counted.c.beginning + counted.c.number, counted.c.beginning, literal_column("0")
+    ).order_by(counted.c.subject)
+    named = ["subject", "last_sequence", "sent_sequence", "lease_until_ms"]
+    reserving = insert_by(dialect, outbox_subject).from_select(named, new)
+    number = reserving.excluded.last_sequence - reserving.excluded.sent_sequence
     reserve = reserving.on_conflict_do_update(
-        index_elements=["subject"],
-        set_={"last_sequence": outbox_subject.c.last_sequence + reserving.excluded.last_sequence},
+        index_elements=["subject"], set_={"last_sequence": outbox_subject.c.last_sequence + number}
     ).returning(outbox_subject.c.subject, outbox_subject.c.last_sequence)
     insertion = insert(outbox).from_select(
         [column.name for column in _WRITTEN], select(*(rows.table.c[column.name] for column in _WRITTEN))

@@ -23,3 +23,4 @@ async def _purge(database: Database, *, keep_ms: int) -> None:
     before_ms = await database.now_ms() - keep_ms
     await listing.purge(database, before_ms)
     await reading.purge(database, before_ms)
+    await reading.purge_subjects(database, before_ms)
