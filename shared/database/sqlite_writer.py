@@ -24,6 +24,7 @@ from shared.database.cancellation import to_the_end
 from shared.database.engine import OutcomeUnknown, Unit
 from shared.database.sqlite_file import STEPS_BETWEEN_LOOKS, Speaking, TimeLimit, driver_of, translated
 from shared.kernel.errors import Bug, Unavailable
+from shared.observability.metrics import DATABASE_WRITE_QUEUE
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ class Writer:
         self._batch: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._closing = False
+        DATABASE_WRITE_QUEUE.set_function(lambda: self._waiting)
         self._task = asyncio.create_task(self._write_for_ever(), name="sqlite writer")
 
     @classmethod
@@ -99,7 +101,7 @@ class Writer:
     async def write(self, unit: Unit[T], *, urgent: bool) -> T:
         if self._closing or self._task.done():
             raise Unavailable("the database is closed")
-        if len(self._ordinary) + len(self._urgent) >= MAX_WAITING_UNITS:
+        if self._waiting >= MAX_WAITING_UNITS:
             raise Unavailable(f"more than {MAX_WAITING_UNITS} writes wait for the disk")
         waiting = _Waiting(unit, asyncio.get_running_loop().create_future())
         (self._urgent if urgent else self._ordinary).append(waiting)
@@ -126,6 +128,10 @@ class Writer:
         await asyncio.wait({self._task})
         await asyncio.get_running_loop().run_in_executor(self._thread, self._transactions.close)
         self._thread.shutdown(wait=False)
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._ordinary) + len(self._urgent)
 
     async def _write_for_ever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ import pytest
 import structlog
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from prometheus_client import REGISTRY
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -195,6 +196,27 @@ async def test_an_urgent_write_is_next_on_sqlite(database: Database) -> None:
     await asyncio.gather(*running)
 
     assert order[0] == "urgent"
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_the_metrics_tell_how_many_units_wait(database: Database) -> None:
+    loop = asyncio.get_running_loop()
+    started, go_on = asyncio.Event(), threading.Event()
+
+    async def slow(_connection: Connection) -> None:
+        loop.call_soon_threadsafe(started.set)
+        go_on.wait()
+
+    running = [asyncio.create_task(database.write(slow))]
+    await started.wait()
+    running += [asyncio.create_task(database.write(partial(put, task=name))) for name in "abc"]
+    await asyncio.sleep(0)  # let the three queue
+    while_it_runs = REGISTRY.get_sample_value("spool_database_write_queue_length")
+    go_on.set()
+    await asyncio.gather(*running)
+
+    assert while_it_runs == 3
+    assert REGISTRY.get_sample_value("spool_database_write_queue_length") == 0
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
