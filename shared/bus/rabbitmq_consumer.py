@@ -67,8 +67,8 @@ class Consumer:
 
     @property
     def held(self) -> int:
-        """How many messages were sent to us that we have not acknowledged; those not yet taken as well."""
-        return len(self._unacknowledged)
+        """How many messages were sent to us that nobody is done with; those not yet taken as well."""
+        return len(self._unacknowledged) - len(self._owed)
 
     def is_consuming(self) -> bool:
         """Tell whether the subscription is served: a consumer let go because nobody asks is no fault."""

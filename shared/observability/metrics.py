@@ -34,7 +34,7 @@ RECEIVED_MESSAGES_SIZE = Histogram(
 )
 RECEIVED_MESSAGES_HELD = Gauge(
     "spool_received_messages_held",
-    "Deliveries that this process has taken, or was sent ahead, and has not acknowledged.",
+    "Deliveries that this process has taken, or was sent ahead, and has not settled.",
     ("broker",),
 )
 HANDS = Gauge(

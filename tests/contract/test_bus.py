@@ -455,6 +455,19 @@ async def test_health_says_what_is_so(bus: Bus, asked: Subscription) -> None:
     assert bus.health().reason
 
 
+async def test_what_was_taken_is_held_until_it_is_settled(bus: Bus, asked: Subscription) -> None:
+    await bus.publish([command("a"), command("b")])
+    first, second = await receive(bus, asked, 2)
+    held = [bus.health().held]
+    await bus.acknowledge([first])
+    held.append(bus.health().held)
+    await bus.stop_receiving()  # else it may be sent ahead again at once
+    await bus.give_back([second])
+    held.append(bus.health().held)
+
+    assert held == [2, 1, 0]
+
+
 async def test_a_closed_bus_says_so_and_may_be_closed_again(bus: Bus, asked: Subscription) -> None:
     await bus.close()
     await bus.close()
