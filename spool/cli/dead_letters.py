@@ -14,7 +14,7 @@ from spool.cli.asking import ask
 from spool.cli.failures import FAILED, one_line, say
 from spool.cli.options import AsJson, Consumer, EventType, Paging, Service, Subject, Target, grouped
 from spool.cli.tables import Column, print_json, print_page, print_sheet
-from spool.cli.words import ago, pretty, with_ages
+from spool.cli.words import ago, pretty, short, with_ages
 from spool.times import parse_age
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Act = Callable[[SpoolClient, Sequence[str]], Awaitable[dict[str, Any]]]
 
+WHOLE = ("letter", "event", "tries", "dead since")
 MOMENTS = ("firstSeenAt", "failingSince", "replayedAt", "deadSince")
 SHOWN_CHARACTERS = 2_000  # of a body: a screen of it
 AT_ONCE = 100  # what the server takes in one request
@@ -112,16 +113,19 @@ def list_letters(
     page = ask(target, lambda client: client.dead_letters(filters))
     if as_json:
         return print_json(page)
-    now = datetime.now(UTC)
-    columns: dict[str, Column] = {
+    return print_page(page, "deadLetters", columns_at(datetime.now(UTC)), whole=WHOLE)
+
+
+def columns_at(now: datetime) -> dict[str, Column]:
+    """Return the columns of the list, with ages as of `now`."""
+    return {
         "letter": "id",
         "event": "type",
         "subject": "subject",
         "tries": "attempt",
         "dead since": lambda letter: ago(letter.get("deadSince"), now),
-        "reason": "reason",
+        "reason": lambda letter: short(letter.get("reason")),
     }
-    return print_page(page, "deadLetters", columns, whole=("letter", "event", "tries", "dead since"))
 
 
 def show_letter(

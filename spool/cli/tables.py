@@ -15,6 +15,7 @@ from spool.cli.failures import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # The name of a field, or what is said of the whole item.
 Column: TypeAlias = "str | Callable[[Mapping[str, Any]], object]"
@@ -34,7 +35,20 @@ def print_page(
     *,
     whole: Collection[str] = (),
 ) -> None:
-    """Print one page of a list: `columns` maps a heading to what stands below it.
+    """Print one page of a list, and how to get the next one."""
+    items: Sequence[Mapping[str, Any]] = page.get(name) or []
+    if not items:
+        typer.echo("nothing to list")
+        return
+    _console().print(table_of(items, columns, whole=whole))
+    if token := page.get("nextPageToken"):
+        typer.echo(f"more: --page-token {visible(str(token))}")
+
+
+def table_of(
+    items: Sequence[Mapping[str, Any]], columns: Mapping[str, Column], *, whole: Collection[str]
+) -> Table:
+    """Return a table: `columns` maps a heading to what stands below it.
 
     What stands in the columns of `whole`, as ids, is never broken; the others are folded where it is narrow.
     """
@@ -42,18 +56,12 @@ def print_page(
     from rich.table import Table
     from rich.text import Text
 
-    items: Sequence[Mapping[str, Any]] = page.get(name) or []
-    if not items:
-        typer.echo("nothing to list")
-        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for heading in columns:
         table.add_column(heading, overflow="fold", no_wrap=heading in whole)
     for item in items:
         table.add_row(*(Text(_cell(_below(column, item))) for column in columns.values()))
-    _console().print(table)
-    if token := page.get("nextPageToken"):
-        typer.echo(f"more: --page-token {visible(str(token))}")
+    return table
 
 
 def _below(column: Column, item: Mapping[str, Any]) -> object:

@@ -19,6 +19,12 @@ def ago(moment: object, now: datetime) -> str:
     return f"{span_text(since)} ago" if since >= timedelta() else f"in {span_text(-since)}"
 
 
+def short(text: object, characters: int = 120) -> str:
+    """Return the beginning of a text, for a list; what is shown alone is shown whole."""
+    said = "-" if text is None else str(text)
+    return said if len(said) <= characters else said[: characters - 1] + "…"
+
+
 def stand(work: Mapping[str, Any], now: datetime) -> str:
     """Say where a piece of work stands, since when, what went wrong, and when it goes on."""
     match work.get("state"):

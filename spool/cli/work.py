@@ -12,11 +12,12 @@ from spool.cli.asking import ask
 from spool.cli.failures import FAILED, one_line, say, visible
 from spool.cli.options import AsJson, Consumer, EventType, Paging, Service, Subject, Target, grouped
 from spool.cli.tables import Column, print_json, print_page, print_sheet
-from spool.cli.words import stand, with_ages
+from spool.cli.words import short, stand, with_ages
 
 if TYPE_CHECKING:
     from spool.client import SpoolClient
 
+WHOLE = ("work", "event", "tries")
 MOMENTS = ("receivedAt", "replayedAt", "failingSince", "claimedAt", "nextAt", "leaseUntil", "doneAt")
 
 WorkId = Annotated[str, typer.Argument(metavar="WORK", help="The id in the list.", show_default=False)]
@@ -66,15 +67,18 @@ def list_work(
     page = ask(target, lambda client: client.work(filters))
     if as_json:
         return print_json(page)
-    now = datetime.now(UTC)
-    columns: dict[str, Column] = {
+    return print_page(page, "work", columns_at(datetime.now(UTC)), whole=WHOLE)
+
+
+def columns_at(now: datetime) -> dict[str, Column]:
+    """Return the columns of the list, with ages as of `now`."""
+    return {
         "work": "id",
         "event": "type",
         "subject": "subject",
         "tries": "attempt",
-        "where it stands": lambda work: stand(work, now),
+        "where it stands": lambda work: short(stand(work, now)),
     }
-    return print_page(page, "work", columns, whole=("work", "event", "tries"))
 
 
 def show_work(*, work_id: WorkId, as_json: AsJson = False, target: Target) -> None:

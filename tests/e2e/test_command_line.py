@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from spool.cli.app import run_command
-from spool.cli.failures import FAILED
+from spool.cli.failures import FAILED, USAGE
 
 START_LINES = 2  # the address, and the key of a first start
 
@@ -184,3 +184,74 @@ def test_a_second_spool_on_the_directory_is_refused(verb: Verb) -> None:
 
 def test_the_key_is_for_its_owner_only(data: Path) -> None:
     assert stat.S_IMODE((data / "api-key").stat().st_mode) == 0o600
+
+
+def _cancelled(verb: Verb, clip_id: str) -> str:
+    """Ask for a clip, cancel it while it waits for its sources, and return the id of the dead letter."""
+    verb("events", "publish", "--type", "clip_requested", "--data", _request(clip_id))
+    of_clip = ("--subject", clip_id, "--json")
+    while not (rows := json.loads(verb("work", "list", "--waiting", *of_clip)[1])["work"]):
+        pass
+    assert verb("work", "cancel", str(rows[0]["id"]))[0] == 0
+    while not (letters := json.loads(verb("dead-letters", "list", *of_clip)[1])["deadLetters"]):
+        pass
+    return str(letters[0]["id"])
+
+
+def test_work_that_waits_says_for_what_and_until_when(verb: Verb) -> None:
+    verb("events", "publish", "--type", "clip_requested", "--data", _request("waits"))
+    while not json.loads(verb("work", "list", "--waiting", "--subject", "waits", "--json")[1])["work"]:
+        pass
+    table = verb("work", "list", "--waiting", "--subject", "waits", "--service", "clipper")[1]
+    others = verb("work", "list", "--failing", "--subject", "waits")[1]
+
+    assert "waits: sources of the camera may just be arriving; again in " in table
+    assert "cam-1" in table  # what wakes it
+    assert others == "nothing to list\n"
+
+
+def test_a_dead_letter_is_found_shown_and_replayed_under_its_id(verb: Verb) -> None:
+    letter_id = _cancelled(verb, "given-up")
+    found = verb("dead-letters", "list", "--reason", "A PERSON", "--newer-than", "1h", "--service", "clipper")
+    not_found = verb("dead-letters", "list", "--older-than", "1h")
+    sheet = verb("dead-letters", "show", letter_id)[1]
+    raw = verb("dead-letters", "show", letter_id, "--raw")[1]
+    replayed = verb("dead-letters", "replay", letter_id)
+    while json.loads(verb("work", "show", letter_id, "--json")[1])["state"] != "done":
+        pass
+
+    assert "given-up" in found[1]
+    assert not_found[1] == "nothing to list\n"
+    assert "services.clipper.handlers.cut_clip" in sheet
+    assert '"clipId": "given-up"' in sheet  # pretty, not as it came
+    assert json.loads(raw)["data"]["clipId"] == "given-up"
+    assert (replayed[0], letter_id in replayed[1]) == (0, True)
+
+
+def test_dead_letters_are_dropped_by_what_they_have_in_common_once_that_is_confirmed(verb: Verb) -> None:
+    letter_ids = {_cancelled(verb, f"dropped-{each}") for each in range(2)}
+    unasked = verb("dead-letters", "drop", "--type", "clip_requested")
+    nothing_said = verb("dead-letters", "drop")
+    both_ways = verb("dead-letters", "replay", "1", "--all")
+    before = verb("dead-letters", "list")[1]
+    dropped = json.loads(verb("dead-letters", "drop", "--reason", "by a person", "--yes", "--json")[1])
+    again = verb("dead-letters", "drop", *letter_ids, "--yes")
+
+    assert (unasked[0], "--yes" in unasked[2]) == (USAGE, True)
+    assert (nothing_said[0], both_ways[0]) == (USAGE, USAGE)
+    assert "dropped-0" in before
+    assert letter_ids == set(dropped["done"])
+    assert (again[0], again[2].count("dropped, not dead")) == (FAILED, len(letter_ids))
+
+
+def test_several_pieces_of_work_are_cancelled_and_one_that_cannot_be_holds_up_none(verb: Verb) -> None:
+    for each in range(2):
+        verb("events", "publish", "--type", "clip_requested", "--data", _request(f"stop-{each}"))
+    ids: dict[str, str] = {}
+    while len(ids) < 2:
+        rows = json.loads(verb("work", "list", "--waiting", "--json")[1])["work"]
+        ids |= {row["subject"]: str(row["id"]) for row in rows if row["subject"].startswith("stop-")}
+    code, said, wrong = verb("work", "cancel", ids["stop-0"], "999999", ids["stop-1"])
+    verb("dead-letters", "drop", "--all", "--yes")
+
+    assert (code, said.count("is being stopped"), "999999" in wrong) == (FAILED, 2, True)
