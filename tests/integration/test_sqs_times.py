@@ -178,11 +178,7 @@ async def test_a_heartbeat_that_comes_too_late_gives_the_delivery_up(place: Plac
 
 async def test_the_dead_letter_of_sqs_says_where_it_died(place: Place) -> None:
     receiver = place.receiver()
-    await place.sqs.send_message(
-        QueueUrl=place.url,
-        MessageBody="poison",
-        MessageAttributes={"type": {"DataType": "String", "StringValue": "clip_requested"}},
-    )
+    await place.send("poison")
     for _ in range(3):
         await receiver.give_back([(await receive_one(receiver)).receipt])
     await receiver.receive(at_most=1, wait_s=0.2)  # the fourth receive moves it
