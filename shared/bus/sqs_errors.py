@@ -62,7 +62,13 @@ _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationErro
 _MISSING_QUEUE = frozenset({"NonExistentQueue", "QueueDoesNotExist"})
 # The receipt is too old, or the message is gone: it was received again, deleted, or became visible.
 _STALE = frozenset(
-    {"InvalidParameterValue", "InvalidIdFormat", "MessageNotInflight", "ReceiptHandleIsInvalid"}
+    {
+        "InvalidIdFormat",
+        "InvalidParameterValue",
+        "InvalidParameterValueException",  # as LocalStack writes it
+        "MessageNotInflight",
+        "ReceiptHandleIsInvalid",
+    }
 )
 
 

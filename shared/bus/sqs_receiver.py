@@ -228,10 +228,15 @@ class Receiver:
         await self.give_back(left)
 
     def _let_go(self, receipts: Iterable[Receipt]) -> list[str]:
-        """Hold the deliveries no longer; return the handles of those that were held: others are stale."""
-        handles = [receipt.handle for receipt in receipts if self._held.pop(receipt.handle, None) is not None]
+        """Hold the deliveries no longer; return the handles of those that are surely still ours.
+
+        One that may be visible again may be somebody else's by now, and not every server refuses its old
+        receipt: it is left alone, comes again, and is recognised.
+        """
+        now = self._now()
+        held = [(receipt.handle, self._held.pop(receipt.handle, now)) for receipt in receipts]
         self._news.set()  # there is room again
-        return handles
+        return [handle for handle, until in held if until > now]
 
     def _lose(self, handle: str) -> None:
         self._held.pop(handle, None)
