@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.bus.message import Delivery, Subscription
 from shared.bus.port import Bus
-from shared.database.engine import Connection, Database
+from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.inserting import insert_by, insert_into
 from shared.database.row_lists import RowList
 from shared.database.tables import State, inbox
@@ -107,7 +107,12 @@ class Entrance:
         self._checkpoint(Step.PARSED)
         with self._receipt(prepared):
             deadline_ms = self._claims.deadline_ms()
-            rows = await self._insert_all(prepared) if prepared else []
+            try:
+                rows = await self._insert_all(prepared) if prepared else []
+            except OutcomeUnknown:
+                # Should they have been inserted, they are known when they come again, and held by nobody.
+                self._claims.look_for_astray(self._queue)
+                raise
             self._checkpoint(Step.ACCEPTED)
             for delivery in deliveries:
                 self._counted.size.observe(len(delivery.body))

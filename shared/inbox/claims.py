@@ -14,7 +14,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Select, Update, and_, exists, func, not_, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from shared.database.engine import Connection, Database
+from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.tables import inbox
 from shared.inbox.outcome import LeaseLost
 from shared.inbox.row import CLAIMED_COLUMNS, READY, WORKING, ClaimedRow, claimed_row
@@ -112,6 +112,8 @@ class Claims:
         self._worker = worker
         self._times = times
         self._held: dict[int, Claim] = {}
+        # By consumer: until when rows may be claimed in our name that nobody knows of (monotonic)
+        self._astray: dict[str, int] = {}
 
     @property
     def worker(self) -> str:
@@ -136,6 +138,13 @@ class Claims:
         if self._held.get(claim.row.id) is claim:
             del self._held[claim.row.id]
 
+    def look_for_astray(self, consumer: str) -> None:
+        """Note that the COMMIT of a claim had an unknown outcome: it may have been taken for nobody.
+
+        What is astray is given back with the next look, for as long as its lease could last.
+        """
+        self._astray[consumer] = self._clock.monotonic_ms() + self._times.length_ms
+
     def stop_all(self, why: Stop) -> None:
         for claim in self._held.values():
             claim.stop(why)
@@ -157,6 +166,8 @@ class Claims:
 
         async def unit(connection: Connection) -> list[ClaimedRow]:
             now = self._database.now_sql()
+            if self._astray.get(consumer, 0) > self._clock.monotonic_ms():
+                await connection.execute(self._giving_back(consumer))
             # What we hold is alive, whatever a clock says that was set forward: nobody takes it from himself.
             abandoned = _is_abandoned(now, list(self._held))
             claimable = (
@@ -173,8 +184,20 @@ class Claims:
         except IntegrityError:
             # The backstop: two claimers met in one lane. Whoever was second looks again later.
             return []
+        except OutcomeUnknown:
+            self.look_for_astray(consumer)
+            raise
         rows.sort(key=lambda row: row.id)
         return [self.hold(row, deadline_ms=deadline_ms, fresh=False) for row in rows]
+
+    def _giving_back(self, consumer: str) -> Update:
+        """Make ready what is claimed in our name and not held: nobody works it, so the attempt was none."""
+        return (
+            update(inbox)
+            .where(inbox.c.consumer == consumer, inbox.c.state.in_((WORKING,)))
+            .where(inbox.c.worker == self._worker, inbox.c.id.not_in(list(self._held)))
+            .values(state=READY, attempt=inbox.c.attempt - 1, lease_until_ms=None, worker=None)
+        )
 
     def _claiming(self, claimable: Select[tuple[int]], now: ColumnElement[int]) -> Update:
         # Materialized: a subquery with SKIP LOCKED that is evaluated twice claims more than its limit.

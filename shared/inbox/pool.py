@@ -210,6 +210,7 @@ class Pool:
             try:
                 accepted = await self._entrance.accept(deliveries)
             except Transient as error:
+                self._look = True  # they may be rows already, and nobody's
                 log.warning("inbox.cannot_accept", queue=self._subscription.queue, reason=str(error))
                 await self._pause()
                 continue

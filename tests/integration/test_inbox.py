@@ -900,6 +900,40 @@ async def test_a_commit_with_unknown_outcome_is_looked_up(database: Database, ca
     assert (row.state, len(await told(database))) == (State.DONE, 1)
 
 
+@pytest.mark.parametrize("came_through", [True, False])
+@pytest.mark.parametrize("by", ["a delivery", "a claim"])
+async def test_a_claim_whose_commit_had_an_unknown_outcome_waits_for_no_lease(
+    database: Database, by: str, came_through: bool
+) -> None:
+    handler, weather, observer = Answering(), Weather(database), Observer()
+    lost = 0
+
+    async def lose_once(urgent: bool) -> None:
+        nonlocal lost
+        in_accept = observer.seen[Step.PARSED] > 0
+        if not urgent and not lost and in_accept == (by == "a delivery"):
+            lost += 1
+            raise OutcomeUnknown
+
+    if came_through:
+        weather.after = lose_once
+    else:
+        weather.before = lose_once
+    route = clips(handler)
+    router = router_of(route)
+    if by == "a claim":
+        await accept_only(database, route, asked("a"))
+    async with open_bus(router) as bus, asyncio.timeout(15):  # half a lease
+        if by == "a delivery":
+            await bus.publish([message(asked("a"))])
+        async with working(router, weather, bus, observer=observer):
+            await observer.reached(Step.COMMITTED)
+    (row,) = await all_work(database)
+
+    assert lost == 1
+    assert (handler.calls, row.state, row.attempt) == (["a"], State.DONE, 1)
+
+
 async def test_a_result_waits_for_a_database_that_is_away(database: Database) -> None:
     handler, weather, observer = Answering(), Weather(database), Observer()
     refused = 0
