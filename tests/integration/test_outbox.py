@@ -434,9 +434,11 @@ async def test_a_subject_is_purged_when_all_was_told_and_grows_when_it_comes_bac
     town = Town()
 
     async def years_ago(connection: Connection) -> None:
-        for column in (outbox_subject.c.last_sequence, outbox_subject.c.sent_sequence):
-            await connection.execute(update(outbox_subject).values({column: column - 100_000_000}))
-        await connection.execute(update(outbox).values(sequence=outbox.c.sequence - 100_000_000))
+        reached = 1_000_000
+        await connection.execute(
+            update(outbox_subject).values(last_sequence=reached, sent_sequence=reached - 1)
+        )
+        await connection.execute(update(outbox).values(sequence=reached))
 
     await write(database, event("told"), event("unsent"), event("kept"))
     await database.write(years_ago)
