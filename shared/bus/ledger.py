@@ -37,6 +37,7 @@ _ONE = "SELECT id, message_id, content_type, headers, body FROM message WHERE id
 _NEXT = """
 SELECT id, message_id, content_type, headers, body FROM message WHERE queue = ? AND id > ? ORDER BY id LIMIT ?
 """
+_FORGET = "DELETE FROM message WHERE id IN (SELECT value FROM json_each(?))"
 
 
 class Row(NamedTuple):
@@ -133,7 +134,8 @@ class Ledger:
 
     def forget(self, row_ids: Sequence[int]) -> None:
         """Delete acknowledged rows."""
-        self._connection.executemany("DELETE FROM message WHERE id = ?", [(row_id,) for row_id in row_ids])
+        # One statement: for each of many this thread would hand the interpreter over, and wait for it again.
+        self._connection.execute(_FORGET, (json.dumps(list(row_ids)),))
 
     def shrink(self) -> None:
         """Give one slice of unused pages back to the file system."""
