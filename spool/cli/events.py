@@ -74,6 +74,9 @@ def publish(
 def _event_to_publish(
     file: str | None, event_type: str | None, body: str | None, event_id: str | None
 ) -> dict[str, Any]:
+    if file is not None and event_type is None and _is_type(file):
+        advice = f"give its data with --data, or as a file with --type {file} FILE"
+        raise typer.BadParameter(f"{file} is a type of event: {advice}", param_hint="FILE")
     if (file is None) == (body is None):
         raise typer.BadParameter("give either a file or --data, and one of them", param_hint="FILE or --data")
     if body is not None and event_type is None:
@@ -83,6 +86,12 @@ def _event_to_publish(
     name, text = ("--data", body) if body is not None else _read(file or "-")
     content = _json_object(name, text or "")
     return content if event_type is None else _wrapped(event_type, content, event_id)
+
+
+def _is_type(name: str) -> bool:
+    from shared.events.registry import TYPES
+
+    return name in TYPES and not Path(name).exists()
 
 
 def _wrapped(event_type: str, data: dict[str, Any], event_id: str | None) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from prometheus_client import REGISTRY
+
 from shared.bus.message import Message
 from shared.database.engine import Database
 from shared.database.tables import State
@@ -91,6 +93,8 @@ async def test_what_is_of_no_interest_is_acknowledged_and_leaves_no_row(database
     listener, observer = Listener(), Observer()
     router = router_of(Route(SourceAvailable, listener))
     test = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "recordings"}
+    labels = {"broker": "local", "subscription": "clipper.source_available", "result": "ignored"}
+    before = REGISTRY.get_sample_value("spool_received_messages_total", labels) or 0
     async with open_bus(router) as bus:
         async with working(router, database, bus, observer=observer):
             await bus.publish([plain(test, "source_available", message_id="m-1")])
@@ -100,6 +104,7 @@ async def test_what_is_of_no_interest_is_acknowledged_and_leaves_no_row(database
 
     assert [row.state for row in await all_work(database)] == [State.DONE]
     assert left == []
+    assert REGISTRY.get_sample_value("spool_received_messages_total", labels) == before + 1
 
 
 async def test_a_mended_event_is_no_duplicate_of_the_unreadable_one(database: Database) -> None:
