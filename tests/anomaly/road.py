@@ -259,8 +259,9 @@ class Road:
         )
 
     async def stop(self) -> None:
-        """Drain every mill that lives."""
+        """Drain every mill that lives, also one that has only just been started."""
         for mill in self.living():
+            await mill.until_said("ready")
             await mill.stop()
 
     def living(self) -> list[Mill]:

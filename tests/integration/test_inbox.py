@@ -238,7 +238,7 @@ async def test_nothing_is_acknowledged_while_the_database_is_down(database: Data
     tried = asyncio.Event()
 
     async def storm(_urgent: bool) -> None:
-        if rains:
+        if rains and observer.seen[Step.RECEIVED]:  # it had been there for long enough to receive
             tried.set()
             raise Unavailable
 
