@@ -76,6 +76,10 @@ async def main() -> int:
         PAGE.write_text(page())
         return 0
     wanted = [each for each in MUTATIONS if arguments.only in f"{each.rule} {each.file} {each.test}"]
+    stale = [each.rule for each in wanted if not each.applies_to(ROOT)]
+    if stale:
+        print(f"the sources have changed: these rules are not where tests/soak/rules.py looks: {stale}")
+        return 1
     broken = await _fail_as_they_are(wanted)
     if broken:
         print(f"these fail without any mutation:\n{broken}")
@@ -85,8 +89,8 @@ async def main() -> int:
         results.append(await _try(mutation))
         last = results[-1]
         print(f"{'caught ' if last.caught else 'UNSEEN '} {last.seconds:5.0f} s  {mutation.rule}", flush=True)
-    if not arguments.no_report:
-        _write_report(results)
+        if not arguments.no_report:
+            _write_report(results)
     return int(not all(result.caught for result in results))
 
 
@@ -140,28 +144,36 @@ async def _run(directory: Path, tests: Sequence[str], *, limit_s: int) -> tuple[
 
 
 def _write_report(results: Sequence[Result]) -> None:
-    caught = sum(result.caught for result in results)
+    """Write what was found; of rules that were not tried this time, what was found before on the same day."""
+    path = REPORTS / f"{datetime.now(UTC):%Y-%m-%d}-mutations.md"
+    before = path.read_text().splitlines() if path.exists() else []
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in before if line.startswith("| ")}
+    rows |= {each.mutation.rule: _row(each) for each in results}
+    kept = [rows[each.rule] for each in MUTATIONS if each.rule in rows]
     lines = [
         "# Each rule taken out",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `make soak mutations`: {len(results)} rules taken out,",
-        f"one at a time, and {caught} times the rule's test failed. A race is not always lost: a test was",
-        f"run up to {TRIES} times.",
+        f"`make soak mutations`: {len(kept)} of {len(MUTATIONS)} rules were taken out, one at a time, and",
+        f"{sum('| yes |' in row for row in kept)} times the rule's test failed. A race is not always lost:",
+        f"a test was run up to {TRIES} times.",
         "",
-        "| rule | test | failed | runs | seconds |",
-        "| --- | --- | --- | --- | --- |",
+        "| rule | test | failed | runs | seconds | at (UTC) |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *kept,
     ]
-    for each in results:
-        cells = (
-            each.mutation.rule,
-            f"`{each.mutation.test}`",
-            "yes" if each.caught else "**no**",
-            str(each.tries),
-            f"{each.seconds:.0f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    REPORTS.mkdir(exist_ok=True)
-    (REPORTS / f"{datetime.now(UTC):%Y-%m-%d}-mutations.md").write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _row(result: Result) -> str:
+    cells = (
+        result.mutation.rule,
+        f"`{result.mutation.test}`",
+        "yes" if result.caught else "**no**",
+        str(result.tries),
+        f"{result.seconds:.0f}",
+        f"{datetime.now(UTC):%H:%M}",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
