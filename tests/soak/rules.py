@@ -321,8 +321,8 @@ MUTATIONS = (
     Mutation(
         "A drain releases what does not end within the grace",
         "shared/inbox/worker.py",
-        "        self._claims.stop_all(Stop.DRAIN)\n",
-        "",
+        "            return\n        self._claims.stop_all(Stop.DRAIN)\n",
+        "            return\n",
         "tests/integration/test_inbox.py::test_what_does_not_end_within_the_grace_is_given_back",
     ),
     Mutation(
