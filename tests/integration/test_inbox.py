@@ -718,8 +718,11 @@ async def test_work_stops_before_a_lease_that_cannot_be_extended_ends(database: 
 
 async def test_a_long_piece_of_work_keeps_its_claim(database: Database) -> None:
     go_on = asyncio.Event()
+    begun = 0
 
     async def long(data: ClipRequested, *, work: Work) -> Done:
+        nonlocal begun
+        begun += 1
         await go_on.wait()
         return Done(answer(data))
 
@@ -741,7 +744,7 @@ async def test_a_long_piece_of_work_keeps_its_claim(database: Database) -> None:
     (row,) = await all_work(database)
 
     assert others == []
-    assert (row.state, row.attempt) == (State.DONE, 1)
+    assert (row.state, row.attempt, begun) == (State.DONE, 1, 1)
 
 
 async def test_whoever_holds_the_directory_releases_all_claims_at_once(database: Database) -> None:
