@@ -80,6 +80,14 @@ class Database(Protocol):
         """Return the database's own clock, by which leases go. Raises Unavailable."""
         ...
 
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever a transaction that notified the channel was committed. Until cancelled.
+
+        A hint, never a promise: what is missed while the connection is away is found by the next poll.
+        Embedded there is only this process, which knows what it commits.
+        """
+        ...
+
     async def give_back_space(self, *, pages: int = 500) -> None:
         """Return up to `pages` free pages to the file system, where the database does not do it itself."""
         ...

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import asyncpg
+import structlog
 from sqlalchemy import URL, ColumnElement, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -20,10 +21,14 @@ from shared.kernel.errors import SpoolError, Unavailable
 
 T = TypeVar("T")
 
+log = structlog.get_logger()
+
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30  # every statement of ours is short; one that hangs must not hold a hand
 POOL_TIMEOUT_S = 10
 ATTEMPTS = 8  # of one unit, when the server asks to run it again
+LISTEN_PAUSE_S = 1.0  # before a lost connection is made again
+LISTEN_CHECK_S = 15.0  # how long a connection that is half open goes unnoticed; polls find the rows meanwhile
 RETRY_DELAY_S = 0.02  # doubled each time, with jitter: two units that met once should not meet again
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -44,6 +49,7 @@ class PostgresqlDatabase:
         self._engine = engine(url, connections=connections)
         # Heartbeats that waited behind the work they keep alive would lose it.
         self._reserved = engine(url, connections=1)
+        self._listening = engine(url, connections=1)
 
     async def write(self, unit: Unit[T], *, urgent: bool = False) -> T:
         """See `Database.write`."""
@@ -78,12 +84,33 @@ class PostgresqlDatabase:
             now_ms: int = (await connection.execute(select(self.now_sql()))).scalar_one()
             return now_ms
 
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """See `Database.listen`. On a connection of its own, made again when it was lost."""
+        while True:
+            try:
+                await self._hear(channel, heard)
+            except _ERRORS as error:
+                log.info("database.not_listening", channel=channel, reason=str(error))
+            await asyncio.sleep(LISTEN_PAUSE_S)
+
+    async def _hear(self, channel: str, heard: Callable[[], None]) -> None:
+        """Listen until the connection is lost."""
+        async with self._listening.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            await driver.add_listener(channel, lambda *_: heard())
+            heard()  # what came before
+            while True:
+                await asyncio.sleep(LISTEN_CHECK_S)
+                await driver.execute("SELECT 1")  # a connection that is only half there says nothing
+
     async def give_back_space(self, *, pages: int = 500) -> None:
         """Do nothing: autovacuum does."""
 
     async def close(self) -> None:
         await self._engine.dispose()
         await self._reserved.dispose()
+        await self._listening.dispose()
 
 
 def engine(url: str, *, connections: int) -> AsyncEngine:

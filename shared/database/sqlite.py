@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
@@ -50,6 +52,10 @@ class SqliteDatabase:
 
     async def now_ms(self) -> int:
         return self._clock.now_ms()
+
+    async def listen(self, _channel: str, _heard: Callable[[], None]) -> None:
+        """Hear nothing: nobody else writes."""
+        await asyncio.Event().wait()
 
     async def give_back_space(self, *, pages: int = 500) -> None:
         """Shorten the file by up to `pages` free pages. VACUUM would stop all writers meanwhile."""

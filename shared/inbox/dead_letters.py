@@ -11,6 +11,7 @@ from sqlalchemy.engine import Row
 
 from shared.bus.message import DEAD_LETTERS
 from shared.database.engine import Connection, Database
+from shared.database.notifying import READY_WORK, notify
 from shared.database.tables import State, inbox
 from shared.events.reading import Letter, read_event
 from shared.events.unreadable import Unreadable
@@ -133,7 +134,10 @@ async def replay(database: Database, letter_ids: Sequence[int]) -> dict[int, Spo
             )
             .returning(inbox.c.id)
         )
-        return await _why_not(connection, letter_ids, {row.id for row in revived})
+        ids = {row.id for row in revived}
+        if ids:
+            await notify(connection, READY_WORK)
+        return await _why_not(connection, letter_ids, ids)
 
     return await database.write(unit)
 

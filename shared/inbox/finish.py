@@ -13,6 +13,7 @@ from sqlalchemy import delete, select
 
 from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.inserting import insert_into
+from shared.database.notifying import READY_WORK, notify
 from shared.database.tables import State, inbox, inbox_wake
 from shared.events.envelope import Event, Kind, announce
 from shared.inbox.claims import Claim
@@ -185,6 +186,8 @@ class Finisher:
                 raise _Apart
             let_in = await self._fence.let_in(connection, endings)
             await self._tell(connection, [each for each in endings if each.claim.row.id in let_in])
+            if endings[0].manner is Manner.RELEASED:
+                await notify(connection, READY_WORK)  # a process that drains leaves it to the others
             return let_in
 
         return await self._database.write(unit)

@@ -8,6 +8,7 @@ from sqlalchemy import and_, case, func, select, update
 
 from shared.database.engine import Connection
 from shared.database.inserting import insert_into
+from shared.database.notifying import READY_WORK, notify
 from shared.database.tables import inbox, inbox_wake
 from shared.inbox.outcome import LeaseLost
 from shared.inbox.row import READY, WORKING
@@ -22,7 +23,7 @@ async def wake(connection: Connection, *keys: str) -> None:
     await _take_turns(connection, wanted, function="pg_advisory_xact_lock")
     registered = select(inbox_wake.c.inbox_id).where(inbox_wake.c.wake_key.in_(wanted))
     asleep = and_(inbox.c.state == READY, inbox.c.waiting)
-    await connection.execute(
+    woken = await connection.execute(
         update(inbox)
         .where(inbox.c.id.in_(registered), inbox.c.state.in_((READY, WORKING)))
         .values(
@@ -31,6 +32,8 @@ async def wake(connection: Connection, *keys: str) -> None:
             waiting=case((asleep, False), else_=inbox.c.waiting),
         )
     )
+    if woken.rowcount:
+        await notify(connection, READY_WORK)
 
 
 async def register(connection: Connection, *, row_id: int, token: int, keys: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import structlog
 from fastapi import APIRouter
 from structlog.contextvars import bound_contextvars
 
+from shared.database.notifying import READY_WORK
 from shared.inbox.claims import LeaseTimes
 from shared.inbox.router import Router
 from shared.inbox.worker import Worker
@@ -133,6 +134,7 @@ class Process:
     def _background(self) -> Iterator[Coroutine[None, None, None]]:
         platform = self._platform
         yield platform.relay.run()
+        yield platform.database.listen(READY_WORK, self._wake)
         yield self._dead_letters.observe(self._names, platform.clock)
         ticks = [*housekeeping(platform.database, keep_hours=platform.settings.keep_hours)]
         ticks += [tick for service in self._services for tick in service.ticks]

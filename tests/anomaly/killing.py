@@ -141,6 +141,9 @@ class WatchedDatabase:
     async def now_ms(self) -> int:
         return await self._port.now_ms()
 
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        await self._port.listen(channel, heard)
+
     async def give_back_space(self, *, pages: int = 500) -> None:
         await self._port.give_back_space(pages=pages)
 

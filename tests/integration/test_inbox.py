@@ -14,6 +14,8 @@ from sqlalchemy import select, update
 
 from shared.bus.message import Delivery
 from shared.database.engine import Connection, Database, OutcomeUnknown
+from shared.database.notifying import READY_WORK
+from shared.database.opening import open_database
 from shared.database.tables import State, inbox, tick
 from shared.events.clip import ClipFailed, ClipNotAvailable, ClipRequested
 from shared.events.envelope import wrap
@@ -825,6 +827,33 @@ async def test_sleeping_work_is_woken_by_its_key_and_by_no_other(database: Datab
 
     assert asleep == []
     assert [each.row.id for each in awake] == [claim.row.id]
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("by", ["wake", "release", "replay"])
+async def test_what_another_process_makes_ready_is_heard_of(database_url: str, by: str) -> None:
+    ours = await open_database(database_url, clock=CLOCK, connections=4)
+    others = await open_database(database_url, clock=CLOCK, connections=4)
+    heard = asyncio.Event()
+    queue = await accept_only(others, clips(Answering()), asked("a"))
+    claims, finisher = claims_of(others), finisher_of(others)
+    (claim,) = await claims.take(queue, ordered=False, at_most=1)
+    listening = asyncio.create_task(ours.listen(READY_WORK, heard.set))
+    await heard.wait()  # it listens from now on
+    heard.clear()
+    if by == "wake":
+        await finisher.later(claim, Later(CLOCK.now_ms() + 3_600_000, "not yet", ("key",)))
+        await others.write(lambda connection: wake(connection, "key"))
+    elif by == "release":
+        await finisher.release(claim)
+    else:
+        await finisher.dead(claim, reason="never", farewell=Done())
+        await replay(others, [claim.row.id])
+    await heard.wait()
+    listening.cancel()
+    await asyncio.wait({listening})
+    await ours.close()
+    await others.close()
 
 
 async def test_a_wake_does_not_hurry_work_that_is_retried_after_a_failure(database: Database) -> None:

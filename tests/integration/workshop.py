@@ -58,6 +58,9 @@ class Weather:
     async def now_ms(self) -> int:
         return await self._database.now_ms()
 
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        await self._database.listen(channel, heard)
+
     async def give_back_space(self, *, pages: int = 500) -> None:
         await self._database.give_back_space(pages=pages)
 
