@@ -730,7 +730,10 @@ async def test_a_long_piece_of_work_keeps_its_claim(database: Database) -> None:
 
     observer = Observer()
     router = router_of(clips(long))
-    async with open_bus(router) as bus, working(router, database, bus, observer=observer, times=QUICK):
+    async with (
+        open_bus(router) as bus,
+        working(router, database, bus, observer=observer, times=LeaseTimes.of(3_000)),
+    ):
         await bus.publish([message(asked("a"))])
         await observer.reached(Step.ACKNOWLEDGED)
         async with database.read() as connection:
