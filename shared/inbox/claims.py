@@ -11,7 +11,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Select, Update, and_, exists, func, not_, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Update,
+    and_,
+    exists,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from shared.database.engine import Connection, Database, OutcomeUnknown
@@ -312,7 +325,8 @@ def _ordered_heads(
     An abandoned row is its lane's head, whatever became ready before it meanwhile.
     """
     lane = and_(_other.c.consumer == _row.c.consumer, _other.c.subject == _row.c.subject)
-    occupied = exists().where(lane, _other.c.state == WORKING, _other.c.ordered)
+    # In the words of the index of lanes: SQLite would not know that `ordered = 1` is its `ordered`.
+    occupied = exists().where(lane, _other.c.state == WORKING, literal_column("p.ordered"))
     older = exists().where(
         lane, _other.c.state.in_((READY, WORKING)), _other.c.id < _row.c.id, not_(_other.c.waiting)
     )
