@@ -17,12 +17,12 @@ import structlog
 from sqlalchemy import func, select
 
 from shared.bus.message import Message
-from shared.bus.port import Bus, TooLarge, Unroutable
+from shared.bus.port import Bus, Unroutable
 from shared.database.engine import Database
 from shared.database.tables import outbox
 from shared.kernel.checkpoint import Checkpoint, Step, pass_by
 from shared.kernel.clock import Clock
-from shared.kernel.errors import SpoolError, Transient, Unavailable
+from shared.kernel.errors import Permanent, SpoolError, Transient, Unavailable
 from shared.observability.metrics import (
     OUTBOX_LAG,
     OUTBOX_UNSENT,
@@ -170,7 +170,7 @@ class Relay:
             batch = turns[start : start + limit]
             try:
                 await self._publish([turn.waiting[0] for turn in batch])
-            except (Unroutable, TooLarge) as error:
+            except (Unroutable, Permanent) as error:
                 log.debug("outbox.batch_failed", events=len(batch), reason=str(error))
                 for turn in batch:
                     await self._publish_alone(turn)
@@ -190,7 +190,7 @@ class Relay:
             log.error(  # noqa: TRY400  # the place where it was raised says nothing
                 "outbox.unroutable", **_names(turn, event), reason=str(error)
             )
-        except TooLarge as error:
+        except Permanent as error:
             turn.refused.append((turn.waiting.pop(0), str(error)))
             self._count([event], "refused")
             log.error(  # noqa: TRY400  # as above
@@ -206,7 +206,7 @@ class Relay:
                 await self._confirmed(events)
         except SpoolError as error:
             PUBLISHED_MESSAGES_EXCEPTIONS.labels(system, type(error).__name__).inc()
-            if not isinstance(error, Unroutable | TooLarge):
+            if not isinstance(error, Unroutable | Permanent):
                 self._count(events, "error")
             raise
         self._checkpoint(Step.PUBLISHED)

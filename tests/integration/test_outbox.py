@@ -19,7 +19,7 @@ from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import Event, announce
 from shared.kernel.checkpoint import Step
-from shared.kernel.errors import Conflict, NotFound, Unavailable
+from shared.kernel.errors import Conflict, NotFound, Permanent, Refused, Unavailable
 from shared.outbox.reading import last_id, purge, purge_subjects, read_after
 from shared.outbox.refused import list_refused, send_again
 from shared.outbox.relay import Relay
@@ -43,7 +43,7 @@ class Town:
         self.heard: list[Message] = []
         self.tried: Counter[str] = Counter()
         self.unroutable: set[str] = set()
-        self.too_large: set[str] = set()
+        self.refused: dict[str, type[Permanent]] = {}
         self.away = False
         self.first: dict[str, int] = {}
         self.on_the_way: Counter[str] = Counter()
@@ -65,8 +65,8 @@ class Town:
         for message in messages:
             if message.id in self.unroutable:
                 raise Unroutable(message.id)
-            if message.id in self.too_large:
-                raise TooLarge(message.id)
+            if message.id in self.refused:
+                raise self.refused[message.id](message.id)
             self.heard.append(message)
 
     def sequences(self) -> dict[str, list[int]]:
@@ -298,11 +298,12 @@ async def test_a_command_that_nobody_hears_waits_and_holds_its_own_subject_only(
     assert (await subject_row(database, "gate")).attempts == 0
 
 
+@pytest.mark.parametrize("refusal", [TooLarge, Refused])
 async def test_what_no_transport_takes_becomes_a_dead_letter_and_its_subject_goes_on(
-    database: Database,
+    database: Database, refusal: type[Permanent]
 ) -> None:
     town = Town()
-    town.too_large = {"gate-0"}
+    town.refused = {"gate-0": refusal}
     await write(database, event("gate", 0), event("gate", 1), event("door", 0))
     async with relaying(relay_of(database, town)):
         await all_sent(database)
@@ -315,13 +316,13 @@ async def test_what_no_transport_takes_becomes_a_dead_letter_and_its_subject_goe
 
 async def test_a_refused_event_can_be_sent_again_under_its_id(database: Database) -> None:
     town = Town()
-    town.too_large = {"gate-0"}
+    town.refused = {"gate-0": TooLarge}
     await write(database, *(event("gate", n) for n in range(EVENTS_PER_SUBJECT * 2)))
     async with relaying(relay_of(database, town)):
         await all_sent(database)
         async with database.read() as connection:
             (refused,) = await list_refused(database, connection)
-        town.too_large = set()
+        town.refused = {}
         problems = await send_again(database, [refused.id])
         await all_sent(database)
     row = await subject_row(database, "gate")
