@@ -36,7 +36,7 @@ _ABOUT = """\
 Spool looks after recordings. Other systems ask it by events, and hear by events what happened.
 
 Delivery is at least once: a repeated announcement has the same `source` and `id`. Dedupe on them.
-`sequence` counts what Spool tells about one `subject`; order by it where order matters.
+`sequence` grows with each event about one `subject`; order by it where order matters.
 
 Addresses are those of RabbitMQ, where every event passes one topic exchange under its type. The bindings
 name the topic, its filter and the queues of SNS and SQS, for an installation with the default prefix."""

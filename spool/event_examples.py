@@ -22,7 +22,7 @@ from shared.events.source import SourceAvailable, SourceRemoved
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 HAPPENED_MS = 1_795_370_423_456  # 2026-11-22T18:00:23.456Z
-SEQUENCE = "000000000001"
+SEQUENCE = "001763812845"
 NAME = "cam-1/cam-1.stream.20261122T175000000.mp4"
 PLACE = PublicPlace(bucket="clips", prefix="", url="https://clips.example.org")
 ASKED: dict[str, Any] = {

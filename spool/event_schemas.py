@@ -24,7 +24,7 @@ _SAID = {
     "datacontenttype": "Of `data`.",
     "traceparent": "W3C trace context.",
     "tracestate": "W3C trace context.",
-    "sequence": "Counts what Spool tells about one subject: of two events the greater text is the later one.",
+    "sequence": "Grows with each event about one subject: of two events the greater text is the later one.",
 }
 Schema = dict[str, Any]
 

@@ -28,7 +28,8 @@ of each event in [schemas](schemas), also from `spool events schema TYPE`.
 - **Dedupe on the id.** Delivery is at least once. What is told again, after a crash or a lost confirm, has the same
   `source` and `id` as before; another outcome of the same request has another. Keep the ids that you have worked, as
   Spool's own inbox does, or make the work itself repeatable.
-- **Order by `sequence`.** It counts, without a gap, what one Spool told about one `subject`, as text of twelve digits:
+- **Order by `sequence`.** It grows by one with each event that a Spool tells about one `subject`, from the seconds
+  since 1970 at the first of them, and jumps when a subject comes back that was long forgotten. Text of twelve digits:
   of two events the greater is the later one. Brokers may turn events around; `sequence` stays true.
 - **Commands and facts.** A command asks for something, and somebody has to be there: one that nobody is subscribed to
   stays in the outbox until somebody is. A fact is told whether anybody listens or not.
