@@ -11,7 +11,7 @@ from pydantic_settings import DotEnvSettingsSource
 
 from shared.settings.settings import PREFIX, Environment, variable_of
 
-OF_TESTS = "SPOOL_TEST_"
+OUR_OWN = ("SPOOL_TEST_", "SPOOL_CI_")  # of the tests, and of what runs them
 
 # What Kubernetes and Docker links set in every container beside a service that is called spool.
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -32,7 +32,7 @@ def unknown_in(variables: Mapping[str, str | None], *, known: Collection[str]) -
         for name, value in sorted(variables.items())
         if name.upper().startswith(PREFIX)
         and name.upper() not in known
-        and not name.startswith(OF_TESTS)
+        and not name.startswith(OUR_OWN)
         and not _is_injected(name, value)
     }
 

@@ -32,6 +32,7 @@ def test_what_nobody_reads_is_told_with_what_was_meant(name: str, value: str, ne
         pytest.param("SPOOL_STORAGE", "x", id="known"),
         pytest.param("spool_storage", "x", id="known-in-small-letters"),
         pytest.param("SPOOL_TEST_S3", "x", id="of-the-tests"),
+        pytest.param("SPOOL_CI_CACHE", "x", id="of-what-runs-them"),
         pytest.param("PATH", "/bin", id="not-ours"),
         pytest.param("SPOOL_PORT", "tcp://10.0.0.1:8080", id="kubernetes-port"),
         pytest.param("SPOOL_PORT_8080_TCP", "tcp://10.0.0.1:8080", id="kubernetes-tcp"),
