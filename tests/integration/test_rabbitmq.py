@@ -248,7 +248,9 @@ async def test_a_bus_that_knows_several_nodes_goes_to_the_next_one(
         await disconnected(bus)
         await reconnected(bus)
         await bus.publish([command("by the second")])
-        by_the_second = await receive_one(bus, asked)
+        # RabbitMQ confirms no acknowledgement: the first one may have been lost with its connection.
+        while (by_the_second := await receive_one(bus, asked)).message_id == by_the_third.message_id:
+            await bus.acknowledge([by_the_second])
         await bus.close()
 
     assert by_the_third.message_id == "by the third"
