@@ -20,8 +20,8 @@ from tests.anomaly.road import Mill, Road, open_road
 
 LIBRARY = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 HOUR_S = 3600
-LEASE_S = 2.0
-WORK_S = 3.0  # longer than a lease: a claim has to be kept alive across each jump
+LEASE_S = 5.0  # far shorter than the jump, and long enough for a busy machine to keep it
+WORK_S = 6.0  # longer than a lease: a claim has to be kept alive across each jump
 HANDS = 4
 
 

@@ -12,8 +12,8 @@ from tests.anomaly.mill import router_of
 from tests.anomaly.road import LOOK_S, Road, open_road
 from tests.anomaly.servers import RabbitNode
 
-LEASE_S = 2.0
-WORK_S = 6.0  # three leases
+LEASE_S = 4.0  # a busy machine has to keep it
+WORK_S = 9.0  # more than two leases
 PIECES = 3
 VISIBILITY_S = 2
 
