@@ -154,7 +154,6 @@ class Entrance:
             "event_id": event.id,
             "subject": reading.found.data.subject,
             **trace_columns(event, delivery.headers),
-            "state": int(State.READY if self._route.ordered else State.WORKING),
         }
         return _Prepared(self._common(delivery, reading) | values, reading.found)
 
