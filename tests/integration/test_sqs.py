@@ -446,7 +446,11 @@ async def test_without_a_region_the_bus_says_how_to_give_one(
         await SqsBus.open("aws:")
 
 
-async def test_an_address_that_nobody_answers_is_unavailable_in_bounded_time() -> None:
+async def test_an_address_that_nobody_answers_is_unavailable_in_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
     async with asyncio.timeout(SOON_S):
         with pytest.raises(Unavailable, match="AWS does not answer"):
             await SqsBus.open("aws:?endpoint=http://127.0.0.1:9&region=us-east-1")
