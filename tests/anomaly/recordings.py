@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spool.camera import Camera, Recording, frame_numbers, record
+from spool.camera import Camera, Recording, frame_numbers
+from tests.adjoining import record_adjoining
 
 START_MS = 1_700_000_000_000
 RECORDED_MS = 3_000  # each
@@ -50,12 +51,5 @@ class Footage:
 
 async def record_footage(directory: Path, camera: Camera) -> Footage:
     """Record both, with frame numbers that go on from one to the other."""
-    first = await record(directory / "first.mp4", start_ms=START_MS, duration_ms=RECORDED_MS, camera=camera)
-    second = await record(
-        directory / "second.mp4",
-        start_ms=first.end_ms,
-        duration_ms=RECORDED_MS,
-        first_frame=first.frames.stop,
-        camera=camera,
-    )
-    return Footage((first, second), int(camera.frame_rate))
+    pair = await record_adjoining(directory, camera, start_ms=START_MS, duration_ms=RECORDED_MS)
+    return Footage(pair, int(camera.frame_rate))

@@ -12,7 +12,8 @@ import pytest
 from shared.bus.rabbitmq_topology import EXCHANGE
 from shared.events.clip import ClipRequested
 from shared.events.source import SourceAvailable, SourceRemoved
-from spool.camera import Camera, Recording, record
+from spool.camera import Camera, Recording
+from tests.adjoining import record_adjoining
 from tests.e2e.running_spool import LISTENER, START_MS, RunningSpool, running_spool, spool_settings
 
 RECORDING_MS = 6_000
@@ -29,20 +30,9 @@ QUEUES = (
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recording, Recording]:
     """Two adjoining recordings of one camera, the second with the numbers that follow the first's."""
-    return asyncio.run(_record_pair(tmp_path_factory.mktemp("recordings")))
-
-
-async def _record_pair(directory: Path) -> tuple[Recording, Recording]:
+    directory = tmp_path_factory.mktemp("recordings")
     camera = Camera(width=320, height=180, gop_frames=40)
-    first = await record(directory / "first.mp4", start_ms=START_MS, duration_ms=RECORDING_MS, camera=camera)
-    second = await record(
-        directory / "second.mp4",
-        start_ms=first.end_ms,
-        duration_ms=RECORDING_MS,
-        first_frame=first.frames.stop,
-        camera=camera,
-    )
-    return first, second
+    return asyncio.run(record_adjoining(directory, camera, start_ms=START_MS, duration_ms=RECORDING_MS))
 
 
 @pytest.fixture
