@@ -81,12 +81,16 @@ class Subjects:
             attempts=BigInteger(),
             pause_ms=BigInteger(),
         )
+        # Built once: each round executes all of them, and building costs more than executing.
+        self._claiming = self._to_claim()
+        self._marking = self._to_mark()
+        self._giving_back = self._to_give_back()
 
     async def claim(self) -> list[Turn]:
         """Claim subjects with unsent events, the longest untouched first. Raises Unavailable."""
 
         async def unit(connection: Connection) -> list[Turn]:
-            claimed = (await connection.execute(self._claiming())).all()
+            claimed = (await connection.execute(self._claiming)).all()
             if not claimed:
                 return []
             waiting = await _unsent(connection, [row.subject for row in claimed])
@@ -105,7 +109,7 @@ class Subjects:
 
         return await self._database.write(unit)
 
-    def _claiming(self) -> ReturningUpdate[tuple[str, int, int]]:
+    def _to_claim(self) -> ReturningUpdate[tuple[str, int, int]]:
         now = self._database.now_sql()
         # Whom nobody holds and nothing went wrong with is free, also when the clock was set back meanwhile.
         free = or_(
@@ -148,18 +152,18 @@ class Subjects:
 
         async def unit(connection: Connection) -> None:
             if sent:
-                await connection.execute(self._marking(), self._sent.bind(sent))
+                await connection.execute(self._marking, self._sent.bind(sent))
             for event_id, reason in refused:
                 await connection.execute(update(outbox).where(outbox.c.id == event_id).values(refused=reason))
-            await connection.execute(self._giving_back(), self._turns.bind(ended))
+            await connection.execute(self._giving_back, self._turns.bind(ended))
 
         await self._database.write(unit)
 
-    def _marking(self) -> Update:
+    def _to_mark(self) -> Update:
         marked = update(outbox).where(outbox.c.id == self._sent.table.c.id, outbox.c.sent_ms.is_(None))
         return marked.values(sent_ms=self._database.now_sql())
 
-    def _giving_back(self) -> Update:
+    def _to_give_back(self) -> Update:
         # Locked by subject, as writers do: two that lock the same rows must not wait for each other.
         turn = (
             select(*self._turns.table.c)
