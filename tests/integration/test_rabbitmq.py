@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -53,10 +54,25 @@ async def proxy(amqp_url: str) -> AsyncIterator[TcpProxy]:
 @pytest.fixture
 async def bus(amqp_url: str, proxy: TcpProxy, asked: Subscription) -> AsyncIterator[RabbitBus]:
     """Return a bus behind the proxy, with the subscription declared."""
-    bus = await RabbitBus.open(behind(proxy, amqp_url), exchange=asked.service)
-    await bus.declare([asked])
-    yield bus
-    await bus.close()
+    async with opened(behind(proxy, amqp_url), asked) as bus:
+        yield bus
+
+
+@asynccontextmanager
+async def opened(
+    url: str, asked: Subscription, *, unrouted: Callable[[str], None] | None = None
+) -> AsyncIterator[RabbitBus]:
+    """Open a bus with the subscription declared.
+
+    It is closed also when the test fails: a connection that is left to reconnect swallows its
+    cancellation, and the event loop of the test would wait for it for ever.
+    """
+    bus = await RabbitBus.open(url, exchange=asked.service, unrouted=unrouted)
+    try:
+        await bus.declare([asked])
+        yield bus
+    finally:
+        await bus.close()
 
 
 @pytest.fixture
@@ -190,15 +206,13 @@ async def test_of_two_messages_with_one_id_each_has_its_own_answer(
     amqp_url: str, asked: Subscription, *, together: bool
 ) -> None:
     unrouted: list[str] = []
-    bus = await RabbitBus.open(amqp_url, exchange=asked.service, unrouted=unrouted.append)
-    await bus.declare([asked])
     wanted = command("twin")
     unwanted = replace(wanted, type="clip_failed", mandatory=False)
     batches = [[unwanted, wanted, wanted]] if together else [[unwanted], [wanted], [wanted]]
-    await asyncio.gather(*map(bus.publish, batches))
-    arrived = [await receive_one(bus, asked) for _ in range(2)]
-    await bus.acknowledge(arrived)
-    await bus.close()
+    async with opened(amqp_url, asked, unrouted=unrouted.append) as bus:
+        await asyncio.gather(*map(bus.publish, batches))
+        arrived = [await receive_one(bus, asked) for _ in range(2)]
+        await bus.acknowledge(arrived)
 
     assert unrouted == ["clip_failed"]
     assert [delivery.message_id for delivery in arrived] == ["twin", "twin"]
@@ -232,26 +246,23 @@ async def test_a_bus_that_knows_several_nodes_goes_to_the_next_one(
     async with open_proxy(broker.hostname or "", broker.port or 5672) as other:
         nodes = f"127.0.0.1:1,127.0.0.1:{proxy.port},127.0.0.1:{other.port}"
         credentials = broker.netloc.rpartition("@")[0]
-        bus = await RabbitBus.open(
-            broker._replace(netloc=f"{credentials}@{nodes}").geturl(), exchange=asked.service
-        )
-        await bus.declare([asked])
-        await proxy.refuse()
-        await disconnected(bus)
-        await reconnected(bus)
-        await bus.publish([command("by the third")])
-        by_the_third = await receive_one(bus, asked)
-        await bus.acknowledge([by_the_third])
-        await until(lambda: bus.health().held == 0)  # an acknowledgement is written a moment later
-        await proxy.accept()
-        await other.refuse()
-        await disconnected(bus)
-        await reconnected(bus)
-        await bus.publish([command("by the second")])
-        # RabbitMQ confirms no acknowledgement: the first one may have been lost with its connection.
-        while (by_the_second := await receive_one(bus, asked)).message_id == by_the_third.message_id:
-            await bus.acknowledge([by_the_second])
-        await bus.close()
+        url = broker._replace(netloc=f"{credentials}@{nodes}").geturl()
+        async with opened(url, asked) as bus:
+            await proxy.refuse()
+            await disconnected(bus)
+            await reconnected(bus)
+            await bus.publish([command("by the third")])
+            by_the_third = await receive_one(bus, asked)
+            await bus.acknowledge([by_the_third])
+            await until(lambda: bus.health().held == 0)  # an acknowledgement is written a moment later
+            await proxy.accept()
+            await other.refuse()
+            await disconnected(bus)
+            await reconnected(bus)
+            await bus.publish([command("by the second")])
+            # RabbitMQ confirms no acknowledgement: the first one may have been lost with its connection.
+            while (by_the_second := await receive_one(bus, asked)).message_id == by_the_third.message_id:
+                await bus.acknowledge([by_the_second])
 
     assert by_the_third.message_id == "by the third"
     assert by_the_second.message_id == "by the second"
@@ -311,10 +322,8 @@ async def test_nothing_waits_unacknowledged_where_all_hands_are_full(
     await bus.publish([command("first"), command("second")])
     first = await receive_one(bus, asked)
     await bus.acknowledge([first])
-    other = await RabbitBus.open(amqp_url, exchange=asked.service)
-    await other.declare([asked])
-    second = await receive_one(other, asked)
-    await other.close()
+    async with opened(amqp_url, asked) as other:
+        second = await receive_one(other, asked)
 
     assert (second.message_id, second.redelivered) == ("second", False)
 
@@ -325,10 +334,8 @@ async def test_the_broker_sends_no_more_than_the_hands_that_became_free(
     await bus.publish([command(str(number)) for number in range(asked.hands + 2)])
     await bus.acknowledge(await bus.receive(asked, at_most=asked.hands, wait_s=SOON_S))
     fifth = await receive_one(bus, asked)
-    other = await RabbitBus.open(amqp_url, exchange=asked.service)
-    await other.declare([asked])
-    sixth = await receive_one(other, asked)
-    await other.close()
+    async with opened(amqp_url, asked) as other:
+        sixth = await receive_one(other, asked)
 
     assert (fifth.message_id, fifth.redelivered) == ("4", False)
     assert (sixth.message_id, sixth.redelivered) == ("5", False)
@@ -352,10 +359,8 @@ async def test_what_was_prefetched_goes_to_others_when_nobody_asks_for_it(
 ) -> None:
     await bus.receive(asked, at_most=4, wait_s=0)
     await bus.publish([command("a")])
-    other = await RabbitBus.open(amqp_url, exchange=asked.service)
-    await other.declare([asked])
-    delivery = await receive_one(other, asked)
-    await other.close()
+    async with opened(amqp_url, asked) as other:
+        delivery = await receive_one(other, asked)
 
     assert delivery.message_id == "a"
     assert bus.health().consuming
