@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import asyncpg
 import pytest
 
 TEST_SECONDS = 60  # for one test; more with @pytest.mark.limit(seconds) and a reason beside it
+TEARDOWN_SECONDS = 120  # also for fixtures that stop servers
 
 
 @pytest.fixture
@@ -77,10 +79,23 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     A test that does not even take signals is ended, with the whole run, by `faulthandler_timeout`.
     """
     marker = item.get_closest_marker("limit")
-    seconds = marker.args[0] if marker else TEST_SECONDS
+    with ended_within(marker.args[0] if marker else TEST_SECONDS, "test"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, None, None]:
+    """Bound the end as well: pytest's own alarm, `faulthandler_timeout`, is off once a test has failed."""
+    with ended_within(TEARDOWN_SECONDS, "teardown"):
+        return (yield)
+
+
+@contextmanager
+def ended_within(seconds: int, what: str) -> Iterator[None]:
+    """Fail the test when the block takes longer."""
 
     def give_up(_signal: int, _frame: FrameType | None) -> NoReturn:
-        pytest.fail(f"the test did not end within {seconds} s")
+        pytest.fail(f"the {what} did not end within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(seconds)
