@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import asyncpg
@@ -95,14 +95,22 @@ class PostgresqlDatabase:
 
     async def _hear(self, channel: str, heard: Callable[[], None]) -> None:
         """Listen until the connection is lost."""
+        lost = asyncio.Event()
         async with self._listening.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, asyncpg.Connection)
-            await driver.add_listener(channel, lambda *_: heard())
-            heard()  # what came before
-            while True:
-                await asyncio.sleep(LISTEN_CHECK_S)
-                await driver.execute("SELECT 1")  # a connection that is only half there says nothing
+            try:
+                driver.add_termination_listener(lambda _: lost.set())
+                await driver.add_listener(channel, lambda *_: heard())
+                heard()  # what came before
+                while not lost.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(LISTEN_CHECK_S):
+                            await lost.wait()
+                    await driver.execute("SELECT 1")  # a connection that is only half there says nothing
+            finally:
+                # The pool does not hear what befalls the driver: it would lend a lost one for ever.
+                await connection.invalidate()
 
     async def give_back_space(self, *, pages: int = 500) -> None:
         """Do nothing: autovacuum does."""
