@@ -12,7 +12,8 @@ READY_WORK = "spool_ready_work"  # rows of the inbox that another process may ha
 async def notify(connection: Connection, channel: str) -> None:
     """Let those who listen look when this transaction commits. However often, they hear it once.
 
-    A COMMIT that notifies waits for the others that do, in the whole cluster: only for what is rare.
+    A COMMIT that notifies waits for the others that do, in the whole cluster: only for what is rare, and for
+    what the committing process may leave to others. What it told in the outbox its own relay publishes.
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_notify(channel, "")))

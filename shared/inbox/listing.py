@@ -11,6 +11,7 @@ from sqlalchemy import and_, select, update
 from sqlalchemy.engine import Row
 
 from shared.database.engine import Connection, Database
+from shared.database.notifying import READY_WORK, notify
 from shared.database.purging import drop_rows
 from shared.database.tables import State, inbox, inbox_wake
 from shared.inbox.row import DONE, READY, WORKING
@@ -131,6 +132,8 @@ async def cancel_work(database: Database, work_id: int) -> None:
             .where(inbox.c.id == work_id, inbox.c.state.in_((READY, WORKING)))
             .values(cancel_requested=True, not_before_ms=None, waiting=False)
         )
+        if row.state == State.READY:
+            await notify(connection, READY_WORK)
 
     await database.write(unit)
 

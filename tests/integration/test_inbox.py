@@ -833,7 +833,7 @@ async def test_sleeping_work_is_woken_by_its_key_and_by_no_other(database: Datab
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("by", ["wake", "release", "replay"])
+@pytest.mark.parametrize("by", ["wake", "release", "replay", "cancellation"])
 async def test_what_another_process_makes_ready_is_heard_of(database_url: str, by: str) -> None:
     ours = await open_database(database_url, clock=CLOCK, connections=4)
     others = await open_database(database_url, clock=CLOCK, connections=4)
@@ -849,6 +849,9 @@ async def test_what_another_process_makes_ready_is_heard_of(database_url: str, b
         await others.write(lambda connection: wake(connection, "key"))
     elif by == "release":
         await finisher.release(claim)
+    elif by == "cancellation":
+        await finisher.later(claim, Later(CLOCK.now_ms() + 3_600_000, "not yet"))
+        await cancel_work(others, claim.row.id)
     else:
         await finisher.dead(claim, reason="never", farewell=Done())
         await replay(others, [claim.row.id])
