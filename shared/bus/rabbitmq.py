@@ -136,6 +136,8 @@ class RabbitBus:
         if lost:
             reason = f"no connection to RabbitMQ for {' and '.join(lost)}"
             return Health(connected=False, consuming=False, reason=reason)
+        if not self._publisher.is_open:
+            return Health(connected=False, consuming=False, reason="no channel to RabbitMQ for publishing")
         held = sum(consumer.held for consumer in self._consumers.values())
         if not self._is_receiving:
             return Health(connected=True, consuming=False, reason="receiving has been stopped", held=held)

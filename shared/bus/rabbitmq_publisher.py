@@ -52,6 +52,11 @@ class Publisher:
         self._turns = asyncio.Semaphore(WINDOWS)
         self._on_their_way: dict[str, asyncio.Event] = {}
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a channel: after a reconnect it comes a moment later than the connection."""
+        return not self._channel.is_closed
+
     async def publish(self, messages: Sequence[Message]) -> None:
         """Return when the broker has confirmed every message. Raises Unroutable, TooLarge, Unavailable."""
         for message in messages:
