@@ -9,7 +9,7 @@ import importlib.util
 import os
 import pkgutil
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -498,6 +498,15 @@ async def test_space_that_was_freed_is_given_back(database: Database) -> None:
     assert await pages() <= small + 1
 
 
+@pytest.fixture
+def _small_garbage() -> Iterator[None]:
+    """Let the garbage collector look through what this test makes, and not all that the others have left."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_small_garbage")
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 async def test_a_read_that_is_cancelled_anywhere_leaves_no_file_open(empty_url: str) -> None:
     async def read(database: Database) -> None:
