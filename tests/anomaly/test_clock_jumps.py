@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.anomaly.road import Mill, Road, open_road
+from tests.anomaly.road import LOOK_S, Mill, Road, open_road
 
 LIBRARY = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 HOUR_S = 3600
-LEASE_S = 5.0  # far shorter than the jump, and long enough for a busy machine to keep it
-WORK_S = 6.0  # longer than a lease: a claim has to be kept alive across each jump
+LEASE_S = 10.0  # far shorter than the jump, and long enough for a busy machine to keep it
+WORK_S = 12.0  # longer than a lease: a claim has to be kept alive across each jump
 HANDS = 4
 
 
@@ -52,10 +52,12 @@ class Clock:
 
 async def jump(clock: Clock, mill: Mill) -> None:
     """Let the clock go an hour forward, then two hours back, each while something is being done."""
-    for offset_s, pieces in ((HOUR_S, 1), (-HOUR_S, 1 + HANDS)):
+    for hours, pieces in ((1, 1), (-1, 1 + HANDS)):
         await mill.until_said("begun", pieces)
         await asyncio.sleep(WORK_S / 4)
-        clock.set(offset_s)
+        clock.set(hours * HOUR_S)
+        while hours not in hours_seen(mill):  # noqa: ASYNC110  # another process tells it in its log
+            await asyncio.sleep(LOOK_S)
 
 
 def hours_seen(mill: Mill) -> set[int]:
@@ -71,14 +73,13 @@ async def test_on_a_server_a_worker_whose_clock_jumps_keeps_its_claims(road: Roa
         1, environment=clock.environment, lease_s=LEASE_S, work_s=WORK_S, hands=HANDS
     )
     await road.start_mills(1, lease_s=LEASE_S, work_s=WORK_S, hands=HANDS)
-    await road.ask(5 * HANDS)
+    await road.ask(4 * HANDS)
     await jump(clock, jumping)
     await road.until_all_is_heard()
     await road.stop()
     truth = await road.truth()
     print(truth)
 
-    assert hours_seen(jumping) >= {1, -1}
     assert truth.faults == []
     assert (await road.most_attempts(), road.begun) == (1, truth.asked)
 
@@ -87,7 +88,7 @@ async def test_embedded_a_clock_that_jumps_takes_no_claim_and_holds_up_no_answer
     clock = Clock(tmp_path / "clock")
     files = tmp_path / "bus.db", tmp_path / "spool.db"
     async with open_road(tmp_path, database=f"sqlite:///{files[1]}", bus=str(files[0])) as road:
-        await road.ask_before_the_start(3 * HANDS)
+        await road.ask_before_the_start(2 * HANDS)
         (jumping,) = await road.start_mills(
             1, environment=clock.environment, lease_s=LEASE_S, work_s=WORK_S, hands=HANDS
         )
@@ -98,6 +99,5 @@ async def test_embedded_a_clock_that_jumps_takes_no_claim_and_holds_up_no_answer
         truth = await road.truth()
         print(truth)
 
-        assert hours_seen(jumping) >= {1, -1}
         assert truth.faults == []
         assert (await road.most_attempts(), road.begun) == (1, truth.asked)
