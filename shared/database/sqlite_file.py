@@ -137,7 +137,7 @@ def teach(engine: Engine, function: str, answer: Callable[[], int]) -> None:
 
     @event.listens_for(engine, "connect")
     def _teach(connection: sqlite3.Connection, _entry: object) -> None:
-        connection.create_function(function, 0, answer)
+        connection.create_function(function, 0, answer, deterministic=True)
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:

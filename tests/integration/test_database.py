@@ -20,7 +20,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from prometheus_client import REGISTRY
 from sqlalchemy import Connection as SyncConnection
-from sqlalchemy import make_url, select, text
+from sqlalchemy import func, literal, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -250,6 +250,29 @@ async def test_the_clock_is_the_same_in_a_statement_and_alone(database: Database
         stamped_ms = (await connection.execute(select(tick.c.due_ms))).scalar_one()
 
     assert before_ms <= stamped_ms <= after_ms
+
+
+class RisingClock(SystemClock):
+    """A clock that is never asked twice at the same moment."""
+
+    asked = 0
+
+    def now_ms(self) -> int:
+        self.asked += 1
+        return self.asked
+
+
+async def test_a_statement_of_sqlite_asks_the_clock_once_for_all_its_rows(tmp_path: Path) -> None:
+    database = await SqliteDatabase.open(tmp_path / "spool.db", clock=RisingClock())
+    number = select(literal(1).label("number")).cte("numbers", recursive=True)
+    numbers = number.union_all(select(number.c.number + 1).where(number.c.number < 100))
+    moments = select(database.now_sql().label("moment"), numbers.c.number).subquery()
+    asking = select(func.count(moments.c.moment.distinct()), func.min(moments.c.moment))
+    async with database.read() as connection:
+        answers = [tuple((await connection.execute(asking)).one()) for _ in range(2)]
+    await database.close()
+
+    assert answers == [(1, 1), (1, 2)]
 
 
 async def test_what_was_written_is_there_after_opening_again(database_url: str) -> None:
