@@ -56,6 +56,7 @@ class Stop(StrEnum):
     LEASE_ENDING = "the lease could not be extended in time"
     LEASE_LOST = "another worker has the claim"
     CANCELLED = "cancelled by a person"
+    TIME_LIMIT = "the handler took too long"
 
 
 class Claim:

@@ -15,7 +15,7 @@ from shared.database.tables import inbox
 from shared.events.registry import Received
 from shared.inbox.claims import Claim, Stop
 from shared.inbox.finish import Finisher
-from shared.inbox.handling import Stopped, digest_of, handle, read_again, reason_of
+from shared.inbox.handling import Stopped, TookTooLong, digest_of, handle, read_again, reason_of
 from shared.inbox.intake import Intake
 from shared.inbox.outcome import Dead, Done, Later, LeaseLost, Outcome, WorldMoved, Write
 from shared.inbox.retry import GiveUp, after_failure, after_outage
@@ -148,6 +148,8 @@ class Endings:
         match why:
             case Stop.LEASE_LOST:
                 raise LeaseLost
+            case Stop.TIME_LIMIT:
+                raise TookTooLong(f"the handler took longer than {hand.route.time_limit_s:g} s")
             case Stop.CANCELLED:
                 await self._bury(hand, why.value, outcome="cancelled")
                 return "cancelled"

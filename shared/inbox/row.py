@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, literal_column
-from sqlalchemy.engine import Row
 
 from shared.database.tables import State, inbox
 from shared.events.envelope import Event
@@ -77,9 +76,9 @@ class ClaimedRow:
         return self.replayed_ms or self.received_ms
 
 
-def claimed_row(row: Row[Any]) -> ClaimedRow:
-    """Read the columns of `CLAIMED_COLUMNS`."""
-    return ClaimedRow(**row._mapping)  # noqa: SLF001  # a public name with an underscore, against column names
+def claimed_row(row: Sequence[Any]) -> ClaimedRow:
+    """Read the columns of `CLAIMED_COLUMNS`, which stand in the order of the fields."""
+    return ClaimedRow(*row)
 
 
 def trace_columns(event: Event | None, headers: Mapping[str, str]) -> dict[str, str | None]:

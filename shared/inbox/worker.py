@@ -93,6 +93,7 @@ class Worker:
         self._undertaker = Undertaker(router.dead_letters, bus=bus, database=database)
         self._ended = asyncio.Event()
         self._ended.set()
+        self._log = log.bind()  # made ready once: there is a line per piece of work
         self._pools = [
             Pool(
                 route,
@@ -223,7 +224,7 @@ class Worker:
             seconds = time.perf_counter() - started_s
             counted.ended(status, seconds)
             span.note(status=status)
-            log.info("work.ended", status=status, seconds=round(seconds, 3))
+            self._log.info("work.ended", status=status, seconds=round(seconds, 3))
 
     def _span(self, queue: str, row: ClaimedRow) -> Hop:
         span = hop(f"process {row.type}", Role.CONSUMER, parent=row.trace)
