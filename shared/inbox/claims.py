@@ -30,7 +30,7 @@ from sqlalchemy.exc import IntegrityError
 from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.tables import inbox
 from shared.inbox.outcome import LeaseLost
-from shared.inbox.row import CLAIMED_COLUMNS, READY, WORKING, ClaimedRow, claimed_row
+from shared.inbox.row import CLAIMED_COLUMNS, READY, WORKING, ClaimedRow, claimed_row, locked
 from shared.inbox.wake import register
 from shared.kernel.clock import Clock
 
@@ -206,10 +206,15 @@ class Claims:
 
     def _giving_back(self, consumer: str) -> Update:
         """Make ready what is claimed in our name and not held: nobody works it, so the attempt was none."""
+        astray = locked(
+            inbox.c.consumer == consumer,
+            inbox.c.state.in_((WORKING,)),
+            inbox.c.worker == self._worker,
+            inbox.c.id.not_in(list(self._held)),
+        )
         return (
             update(inbox)
-            .where(inbox.c.consumer == consumer, inbox.c.state.in_((WORKING,)))
-            .where(inbox.c.worker == self._worker, inbox.c.id.not_in(list(self._held)))
+            .where(inbox.c.id == astray.c.id)
             .values(state=READY, attempt=inbox.c.attempt - 1, lease_until_ms=None, worker=None)
         )
 
@@ -244,9 +249,10 @@ class Claims:
 
         async def unit(connection: Connection) -> dict[int, bool]:
             pairs = tuple_(inbox.c.id, inbox.c.token).in_([claim.owner for claim in held])
+            ours = locked(pairs, inbox.c.state == WORKING)
             statement = (
                 update(inbox)
-                .where(pairs, inbox.c.state == WORKING)
+                .where(inbox.c.id == ours.c.id)
                 .values(lease_until_ms=self._database.now_sql() + self._times.length_ms)
                 .returning(inbox.c.id, inbox.c.cancel_requested)
             )

@@ -15,7 +15,7 @@ from shared.database.notifying import READY_WORK, notify
 from shared.database.tables import State, inbox
 from shared.events.reading import Letter, read_event
 from shared.events.unreadable import Unreadable
-from shared.inbox.row import DEAD, DONE, GIVEN_UP_BY_BROKER, READY
+from shared.inbox.row import DEAD, DONE, GIVEN_UP_BY_BROKER, READY, locked
 from shared.kernel.errors import Conflict, NotFound, SpoolError
 
 Columns = TypeVarTuple("Columns")
@@ -113,6 +113,7 @@ async def replay(database: Database, letter_ids: Sequence[int]) -> dict[int, Spo
 
     async def unit(connection: Connection) -> dict[int, SpoolError]:
         chosen = inbox.c.id.in_(letter_ids), inbox.c.state == DEAD
+        await connection.execute(select(locked(*chosen)))
         nobodys = inbox.c.consumer.endswith(f".{DEAD_LETTERS}", autoescape=True)
         for row_id, subject in (await _readable_by_now(connection, letter_ids)).items():
             await connection.execute(update(inbox).where(inbox.c.id == row_id).values(subject=subject))
@@ -150,9 +151,10 @@ async def drop(database: Database, letter_ids: Sequence[int]) -> dict[int, Spool
     """
 
     async def unit(connection: Connection) -> dict[int, SpoolError]:
+        chosen = locked(inbox.c.id.in_(letter_ids), inbox.c.state == DEAD)
         dropped = await connection.execute(
             update(inbox)
-            .where(inbox.c.id.in_(letter_ids), inbox.c.state == DEAD)
+            .where(inbox.c.id == chosen.c.id)
             .values(state=DONE, outcome=DROPPED, body=None, done_ms=database.now_sql())
             .returning(inbox.c.id)
         )

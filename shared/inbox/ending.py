@@ -132,7 +132,7 @@ class Fence:
 def _fence(database: Database, manner: Manner) -> tuple[Any, Callable[..., Mapping[str, Any]]]:
     columns, values = _MANNERS[manner]
     listed = RowList(database.dialect, "ending", id=BigInteger(), token=BigInteger(), **columns)
-    # Locked by id, as heartbeats and wakes do: two that lock the same rows must not wait for each other.
+    # Locked by id, as `row.locked` says.
     held = (
         select(*listed.table.c)
         .join(inbox, and_(inbox.c.id == listed.table.c.id, inbox.c.token == listed.table.c.token))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, literal_column
+from sqlalchemy import CTE, ColumnElement, literal_column, select
 
 from shared.database.tables import State, inbox
 from shared.events.envelope import Event
@@ -74,6 +74,16 @@ class ClaimedRow:
     @property
     def waiting_since_ms(self) -> int:
         return self.replayed_ms or self.received_ms
+
+
+def locked(*conditions: ColumnElement[bool]) -> CTE:
+    """Return the ids of the rows that meet the conditions, locked by id, for the statement that changes them.
+
+    Whoever changes several rows locks them in this order: two that want the same rows in two orders would
+    wait for each other until PostgreSQL ends one of them.
+    """
+    ids = select(inbox.c.id).where(*conditions).order_by(inbox.c.id).with_for_update()
+    return ids.cte("locked").prefix_with("MATERIALIZED", dialect="postgresql")
 
 
 def claimed_row(row: Sequence[Any]) -> ClaimedRow:

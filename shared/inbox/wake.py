@@ -11,7 +11,7 @@ from shared.database.inserting import insert_into
 from shared.database.notifying import READY_WORK, notify
 from shared.database.tables import inbox, inbox_wake
 from shared.inbox.outcome import LeaseLost
-from shared.inbox.row import READY, WORKING
+from shared.inbox.row import READY, WORKING, locked
 
 
 async def wake(connection: Connection, *keys: str) -> None:
@@ -23,9 +23,10 @@ async def wake(connection: Connection, *keys: str) -> None:
     await _take_turns(connection, wanted, function="pg_advisory_xact_lock")
     registered = select(inbox_wake.c.inbox_id).where(inbox_wake.c.wake_key.in_(wanted))
     asleep = and_(inbox.c.state == READY, inbox.c.waiting)
+    sleepers = locked(inbox.c.id.in_(registered), inbox.c.state.in_((READY, WORKING)))
     woken = await connection.execute(
         update(inbox)
-        .where(inbox.c.id.in_(registered), inbox.c.state.in_((READY, WORKING)))
+        .where(inbox.c.id == sleepers.c.id)
         .values(
             wake_count=inbox.c.wake_count + 1,
             not_before_ms=case((asleep, None), else_=inbox.c.not_before_ms),

@@ -305,6 +305,37 @@ MUTATIONS = (
         ("tests/integration/test_inbox.py::test_a_wake_does_not_hurry_work_that_is_retried_after_a_failure"),
     ),
     Mutation(
+        "Other processes hear of what was woken",
+        "shared/inbox/wake.py",
+        "        await notify(connection, READY_WORK)\n",
+        "        pass\n",
+        "tests/integration/test_notices.py::test_a_worker_that_would_not_look_for_long_hears_of_a_wake",
+    ),
+    Mutation(
+        "Other processes hear of what was cancelled",
+        "shared/inbox/listing.py",
+        "            await notify(connection, READY_WORK)\n",
+        "            pass\n",
+        "tests/integration/test_inbox.py::test_what_another_process_makes_ready_is_heard_of",
+    ),
+    Mutation(
+        "A line that was lost is not lent again to whoever listens",
+        "shared/database/postgresql.py",
+        "                await connection.invalidate()\n",
+        "                pass\n",
+        (
+            "tests/integration/test_notices.py::test_a_worker_whose_line_was_cut_finds_what_came_"
+            "meanwhile_and_hears_again"
+        ),
+    ),
+    Mutation(
+        "Several rows of the inbox are locked by id",
+        "shared/inbox/row.py",
+        ".order_by(inbox.c.id).with_for_update()",
+        ".with_for_update()",
+        "tests/integration/test_lock_order.py::test_two_that_want_the_same_rows_never_wait_for_each_other",
+    ),
+    Mutation(
         "Waiting gives its attempt back",
         "shared/inbox/ending.py",
         '        "state": READY,\n        "attempt": inbox.c.attempt - 1,\n',
