@@ -198,14 +198,16 @@ async def run_bench(options: Options, amqp: str, postgres: str) -> Report:
 
 def report_of(bench: Bench, size: Size, latencies: dict[str, list[float]], idle: dict[str, float]) -> Report:
     report = Report("bus", notes=notes(size))
-    report.notes += [
-        f"{title}: publish to handler at 50 events a second, p50 {percentile(found, 50):.1f} ms, "
-        f"p99 {percentile(found, 99):.1f} ms of {len(found)}"
-        for title, found in latencies.items()
-    ]
-    report.notes += [f"an idle Spool {title}: {percent:.1f} % of one core" for title, percent in idle.items()]
     report.notes += bench.astray
     report.rows = [row(bench, contest) for contest in CONTESTS]
+    report.measures = {
+        f"{title}: publish to handler at 50 events a second": {
+            "p50_ms": percentile(found, 50),
+            "p99_ms": percentile(found, 99),
+            "arrivals": len(found),
+        }
+        for title, found in latencies.items()
+    } | {f"an idle Spool {title}": {"cpu_percent": percent} for title, percent in idle.items()}
     report.goals = goals(bench, size)
     report.facts = {
         f"every event was done once, and each of {bench.told} answers told once": not bench.astray

@@ -69,11 +69,15 @@ class Goal:
 
 @dataclass(slots=True)
 class Report:
-    """A benchmark's result: rows that all have the same columns, facts that must hold, and goals."""
+    """A benchmark's result: rows that all have the same columns, facts that must hold, and goals.
+
+    `measures` are figures that no goal is set for, by what was measured and their name with its unit.
+    """
 
     name: str
     notes: list[str] = field(default_factory=list)
     rows: list[Mapping[str, str | float]] = field(default_factory=list)
+    measures: dict[str, dict[str, float]] = field(default_factory=dict)
     goals: list[Goal] = field(default_factory=list)
     facts: dict[str, bool] = field(default_factory=dict)
 
@@ -86,7 +90,7 @@ class Report:
         return all(goal.holds for goal in self.goals) and all(self.facts.values())
 
     def finish(self, options: Options) -> int:
-        """Print everything and return the exit code: 1 when `--check` was given and something is missed."""
+        """Print everything and return the exit code: 1 with `--check` when something does not hold."""
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
         print(
@@ -95,6 +99,8 @@ class Report:
         )
         for note in self.notes:
             print(f"- {note}")
+        for measured, figures in self.measures.items():
+            print(f"- {measured}: {', '.join(f'{name} {_figure(value)}' for name, value in figures.items())}")
         print()
         _print_table(self.rows)
         print()
@@ -115,13 +121,18 @@ class Report:
             "goals": {goal.name: goal.as_json() for goal in self.goals},
             "facts": self.facts,
             "rows": self.rows,
+            "measures": self.measures,
         }
 
 
 def read_options(description: str, arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="smaller inputs, under a minute")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed")
+    parser.add_argument("--quick", action="store_true", help="smaller inputs, a minute or a few")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="exit 1 when a goal is missed, or what is checked in its place",
+    )
     found = parser.parse_args(arguments)
     return Options(quick=found.quick, check=found.check)
 
