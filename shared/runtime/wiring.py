@@ -194,7 +194,7 @@ async def recorded_spans(services: Sequence[str]) -> AsyncIterator[None]:
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error.name or 'OpenTelemetry'} is not installed",
-            hint="pip install 'spool-recordings[otel]', or unset the variable",
+            hint="run pip install '.[otel]' in a clone of Spool, or unset the variable",
         ) from error
     recorder = OtlpRecorder(
         endpoint=settings.endpoint,

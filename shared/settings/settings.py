@@ -178,7 +178,7 @@ class TraceSettings(Environment):
     exporter_otlp_endpoint: Annotated[str | None, Field(examples=["http://collector:4318"])] = None
     """The collector that spans are sent to, by OTLP over HTTP. Without one nothing is collected.
 
-    Needs the extra `otel`: `pip install 'spool-recordings[otel]'`.
+    Needs the extra `otel`: `pip install '.[otel]'` in a clone; `make setup` installs it.
     """
     exporter_otlp_traces_endpoint: Annotated[
         str | None, Field(examples=["http://collector:4318/v1/traces"])

@@ -121,7 +121,7 @@ def test_a_collector_without_the_extra_is_refused_with_what_to_install(tmp_path:
 
     assert ended.returncode != 0
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in ended.stderr
-    assert "spool-recordings[otel]" in ended.stderr
+    assert "'.[otel]'" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
