@@ -37,6 +37,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 define install
 set -e
+export UV_SYSTEM_CERTS=1 # as pip does: behind a company's proxy only the system knows its certificate
 if [ $(INSTALLED) -nt requirements.lock ] && [ $(INSTALLED) -nt pyproject.toml ]; then exit 0; fi
 echo "installing into $(VENV) with $(PYTHON)"
 if ! [ -x $(BIN)/uv ]; then
