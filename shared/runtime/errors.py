@@ -35,6 +35,12 @@ class ErrorAnswer(Wire):
     details: tuple[ErrorDetail, ...] = ()
 
 
+# In words for who wrote a request and never saw the code.
+_SAID = {
+    "extra_forbidden": "there is no such field here; the API's description at /docs lists those that are",
+    "int_parsing": "has to be a whole number",
+}
+
 # Described by us: the phrases that Python has for a status differ from version to version.
 ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": description}
@@ -111,7 +117,8 @@ def _detail(found: Mapping[str, Any]) -> ErrorDetail:
     if found["type"] == "json_invalid":
         message = f"is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
         return ErrorDetail(field="body", message=message)
-    return ErrorDetail(field=_field(found["loc"]), message=found["msg"].removeprefix("Value error, "))
+    said = _SAID.get(found["type"]) or found["msg"].removeprefix("Value error, ")
+    return ErrorDetail(field=_field(found["loc"]), message=said)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import APIRouter, Query, Request
+from pydantic import ConfigDict
 
 from shared.events.fields import Name, Wire
 from shared.events.unreadable import MAX_PROBLEMS, FieldProblem, Unreadable
@@ -43,9 +44,14 @@ ERRORS: dict[str, Exception] = {
 }
 
 
+class Strict(Wire):
+    model_config = ConfigDict(extra="forbid")
+
+
 class Asked(Wire):
     clip_id: Name
     widths: tuple[int, ...] = ()
+    strict: Strict = Strict()
 
 
 def router() -> APIRouter:
@@ -238,6 +244,19 @@ async def test_a_request_that_cannot_be_read_is_told_by_field(
     assert (answer.status_code, body["error"]) == answered
     assert [detail["field"] for detail in body["details"]] == fields
     assert body["message"]
+
+
+async def test_a_request_is_told_in_words_what_its_fields_have_to_be(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/asked?maxItems=many", json={"clipId": "a", "widths": ["wide"], "strict": {"no": 1}}
+    )
+
+    told = {detail["field"]: detail["message"] for detail in answer.json()["details"]}
+    assert told == {
+        "maxItems": "has to be a whole number",
+        "widths.0": "has to be a whole number",
+        "strict.no": "there is no such field here; the API's description at /docs lists those that are",
+    }
 
 
 async def in_chunks(size_bytes: int) -> AsyncIterator[bytes]:
