@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from urllib.parse import unquote
 
 from aio_pika import RobustConnection
 from aio_pika.abc import UnderlayConnection
 from aio_pika.connection import make_url
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, ProbableAuthenticationError
+from aiormq.exceptions import InvalidFrameError
 from yarl import URL
 
 from shared.kernel.addresses import each_host
@@ -91,9 +93,26 @@ async def _open(addresses: Sequence[URL], *, name: str) -> RobustConnection:
     async with AsyncExitStack() as undo:
         undo.push_async_callback(disconnect, connection)
         async with answering(f"take a connection at {_origin(addresses[0])}"):
-            await connection.connect(timeout=ANSWER_S)
+            await _dial(connection, addresses[0])
         undo.pop_all()
     return connection
+
+
+async def _dial(connection: ClusterConnection, address: URL) -> None:
+    """Connect; say in words what RabbitMQ and its client say in frames. Raises Unavailable, AMQPError."""
+    try:
+        await connection.connect(timeout=ANSWER_S)
+    except ProbableAuthenticationError as error:
+        raise Unavailable(
+            f"RabbitMQ at {_origin(address)} refused the user or the password",
+            hint="correct them in the address, with %-escapes for what is not a letter or a digit",
+        ) from error
+    except InvalidFrameError as error:  # it closes where it should open, and the client does not look why
+        name = unquote(address.raw_path.removeprefix("/")) or "/"
+        raise Unavailable(
+            f"RabbitMQ at {_origin(address)} did not open the virtual host {name!r}",
+            hint="it does not exist, or the user may not use it: rabbitmqctl list_vhosts, list_permissions",
+        ) from error
 
 
 def _addresses_of(url: str) -> list[URL]:
@@ -123,4 +142,5 @@ def is_connected(connection: RobustConnection) -> bool:
 
 def _origin(address: URL) -> str:
     """Name the server without the password."""
-    return f"{address.scheme}://{address.host}:{address.port or ''}{address.path}"
+    port = f":{address.port}" if address.port else ""
+    return f"{address.scheme}://{address.host}{port}{address.path}"

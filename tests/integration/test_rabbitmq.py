@@ -396,10 +396,17 @@ async def test_a_bus_that_cannot_be_reached_says_so_without_the_password(
     assert "hush-hush" not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"
 
 
+async def test_a_virtual_host_that_is_not_there_is_named(amqp_url: str) -> None:
+    with pytest.raises(Unavailable, match=r"virtual host 'no such'") as caught:
+        await RabbitBus.open(urlsplit(amqp_url)._replace(path="/no%20such").geturl())
+
+    assert "rabbitmqctl list_vhosts" in (caught.value.hint or "")
+
+
 async def test_a_wrong_password_is_refused_in_time_and_not_repeated(amqp_url: str) -> None:
     address = urlsplit(amqp_url)
     wrong = address._replace(netloc=f"spool:hush-hush@{address.hostname}:{address.port}").geturl()
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(Unavailable, match="the user or the password") as caught:
         await RabbitBus.open(wrong)
 
     assert "hush-hush" not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"
