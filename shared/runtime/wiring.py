@@ -111,9 +111,7 @@ async def open_platform(
             opened_database = await open_database(address, clock=clock, connections=connections)
         database = seams.database(opened_database)
         stack.push_async_callback(database.close)
-        with _told_as("SPOOL_BUS"):
-            opened_bus = await open_bus(settings)
-        bus = seams.bus(opened_bus)
+        bus = seams.bus(await open_bus(settings))
         stack.push_async_callback(bus.close)
         stack.enter_context(_watched(bus))
         with _told_as("SPOOL_STORAGE"):
@@ -164,6 +162,11 @@ async def open_bus(settings: Settings, *, create: bool | None = None) -> Inspect
 
     `create` overrides what the address says of making missing queues: a person may always ask for it.
     """
+    with _told_as("SPOOL_BUS"):
+        return await _open_bus(settings, create=create)
+
+
+async def _open_bus(settings: Settings, *, create: bool | None) -> Inspectable:
     if settings.bus.startswith("amqp"):
         from shared.bus.rabbitmq import RabbitBus
 
