@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from shared.bus.port import Unroutable
 from shared.kernel.errors import Conflict, Corrupt, SpoolError, Unavailable
 
 SCHEMA_VERSION = 1
+ROWS_PER_INSERT = 32  # the text of each number of rows is prepared once
+MAX_AHEAD_BYTES = 1024 * 1024  # of bodies that are read before somebody asks for them
 SLICE_PAGES = 256  # 1 MiB given back to the file system at once: a few milliseconds
 WAL_BYTES = 32 * 1024 * 1024  # the log is cut back to this after a burst
 
@@ -37,6 +40,8 @@ _ONE = "SELECT id, message_id, content_type, headers, body FROM message WHERE id
 _NEXT = """
 SELECT id, message_id, content_type, headers, body FROM message WHERE queue = ? AND id > ? ORDER BY id LIMIT ?
 """
+_KEEP = "INSERT INTO message (queue, message_id, content_type, headers, body) VALUES "
+_ROW = "(?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM message WHERE id IN (SELECT value FROM json_each(?))"
 
 
@@ -105,23 +110,32 @@ class Ledger:
             if message.mandatory and not queues[message.type]:
                 raise Unroutable(f"nobody is subscribed to {message.type}")
 
-        self._connection.executemany(
-            "INSERT INTO message (queue, message_id, content_type, headers, body) VALUES (?, ?, ?, ?, ?)",
-            [
-                (queue, message.id, message.content_type, json.dumps(dict(message.headers)), message.body)
-                for message in messages
-                for queue in queues[message.type]
-            ],
-        )
+        rows = [
+            (queue, message.id, message.content_type, json.dumps(dict(message.headers)), message.body)
+            for message in messages
+            for queue in queues[message.type]
+        ]
+        # Some at once: for each statement this thread hands the interpreter over, and waits for it again.
+        for start in range(0, len(rows), ROWS_PER_INSERT):
+            some = rows[start : start + ROWS_PER_INSERT]
+            self._connection.execute(_KEEP + ", ".join([_ROW] * len(some)), [*chain.from_iterable(some)])
         self.touched.update(*queues.values())
         return [message.type for message in messages if not queues[message.type]]
 
-    def fetch(self, queue: str, returned: Sequence[int], after: int, at_most: int) -> list[Row]:
-        """Read up to `at_most` rows: those given back first, they are older, then those after `after`."""
-        rows: list[Row] = []
-        for row_id in returned[:at_most]:
-            rows += self._rows(_ONE, row_id)
-        rows += self._rows(_NEXT, queue, after, at_most - len(rows))
+    def fetch(
+        self, queue: str, returned: Sequence[int], after: int, at_most: int, ahead: int = 0
+    ) -> list[Row]:
+        """Read up to `at_most` rows: those given back first, they are older, then those after `after`.
+
+        Up to `ahead` more than that, but fewer where they are large.
+        """
+        rows = [row for row_id in returned[:at_most] for row in self._rows(_ONE, row_id)]
+        bytes_left = MAX_AHEAD_BYTES
+        for row in self._rows(_NEXT, queue, after, at_most + ahead - len(rows)):
+            rows.append(row)
+            bytes_left -= len(row.body)
+            if len(rows) >= at_most and bytes_left <= 0:
+                break
         return rows
 
     def look(self, queue: str) -> tuple[int, set[str]]:
@@ -156,8 +170,10 @@ class Ledger:
         found = self._connection.execute("SELECT queue FROM binding WHERE type = ?", (name,))
         return [queue for (queue,) in found]
 
-    def _rows(self, query: str, *values: object) -> list[Row]:
-        return [Row(*values) for values in self._connection.execute(query, values)]
+    def _rows(self, query: str, *values: object) -> Iterator[Row]:
+        with closing(self._connection.execute(query, values)) as cursor:
+            for row in cursor:
+                yield Row(*row)
 
     def _count_unused(self) -> int:
         return self._number("PRAGMA freelist_count")

@@ -29,6 +29,7 @@ from shared.kernel.errors import Bug, SpoolError, Unavailable
 T = TypeVar("T")
 
 MAX_GROUP = 256  # jobs that share a commit: beyond this the gain is gone and the wait grows
+MAX_AHEAD = 128  # rows read before they are asked for: each reading waits for its turn in the thread
 MAX_BATCH = 1000  # messages in one publish: one commit of well under a second
 UNUSED_PAGES_KEPT = 1024  # 4 MiB of the file stay for the next burst instead of shrinking and growing
 
@@ -44,7 +45,8 @@ class _Hold:
 class _Queue:
     """What this process knows of a queue besides its rows."""
 
-    reached: int = 0  # every row up to here was handed out, or is in `returned`
+    reached: int = 0  # every row up to here was handed out, or is in `ahead` or `returned`
+    ahead: deque[Row] = field(default_factory=deque)  # read already, to be handed out next
     taken: dict[int, _Hold] = field(default_factory=dict)  # handed out, neither acknowledged nor given back
     returned: set[int] = field(default_factory=set)  # given back, to be handed out first
     again: set[int] = field(default_factory=set)  # taken or returned rows that were given back before
@@ -214,15 +216,23 @@ class LocalBus:
             room = min(at_most, subscription.hands - len(queue.taken))
             if room <= 0:
                 return []
-            returned = sorted(queue.returned)[:room]
-            fetch = partial(self._ledger.fetch, subscription.queue, returned, queue.reached, room)
-            rows = await self._run(fetch)
+            if queue.returned or not queue.ahead:
+                await self._read(subscription.queue, queue, room)
             # From here on no await: what is marked as taken is handed over.
-            queue.returned.difference_update(returned)
+            rows = [queue.ahead.popleft() for _ in range(min(room, len(queue.ahead)))]
             for row in rows:
                 queue.taken[row.id] = _Hold(row.id)
-                queue.reached = max(queue.reached, row.id)
             return [self._delivery(subscription.queue, queue, row) for row in rows]
+
+    async def _read(self, name: str, queue: _Queue, room: int) -> None:
+        """Read what was given back; where nothing is ahead, also what comes next, and some more of that."""
+        returned = sorted(queue.returned)[:room]
+        at_most, ahead = (len(returned), 0) if queue.ahead else (room, MAX_AHEAD)
+        fetch = partial(self._ledger.fetch, name, returned, queue.reached, at_most, ahead)
+        rows = await self._run(fetch)
+        queue.returned.difference_update(returned)
+        queue.ahead.extendleft(reversed(rows))
+        queue.reached = max([queue.reached, *(row.id for row in rows)])
 
     def _delivery(self, name: str, queue: _Queue, row: Row) -> Delivery:
         return Delivery(

@@ -61,6 +61,23 @@ def test_a_job_that_refuses_fails_alone(bound: Open) -> None:
     assert ids(ledger) == ["a", "d"]
 
 
+def test_of_large_messages_few_are_read_ahead(bound: Open) -> None:
+    ledger = bound(None)
+    ledger.run([partial(ledger.publish, [command(f"{number}", body=bytes(400_000)) for number in range(9)])])
+    small = ledger.fetch(ASKED.queue, (), after=0, at_most=1, ahead=8)
+    asked = ledger.fetch(ASKED.queue, (), after=0, at_most=6, ahead=3)
+
+    assert [row.id for row in small] == [1, 2, 3]
+    assert [row.id for row in asked] == [1, 2, 3, 4, 5, 6]
+
+
+def test_many_messages_are_kept_in_their_order(bound: Open) -> None:
+    ledger = bound(None)
+    ledger.run([partial(ledger.publish, [command(f"{number}") for number in range(75)])])
+
+    assert ids(ledger) == [f"{number}" for number in range(75)]
+
+
 def test_a_disk_that_is_full_keeps_nothing_of_the_group_and_later_groups_succeed(
     bound: Open, tmp_path: Path
 ) -> None:

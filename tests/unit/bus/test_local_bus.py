@@ -41,6 +41,16 @@ async def test_publishers_that_come_together_are_all_confirmed_in_their_order(bu
     assert [delivery.message_id for delivery in deliveries] == [f"{number}" for number in range(count)]
 
 
+async def test_what_is_given_back_comes_before_what_was_read_ahead(bus: LocalBus) -> None:
+    await bus.publish([command(f"{number}") for number in range(10)])
+    first = await bus.receive(ASKED, at_most=1, wait_s=0)
+    await bus.give_back(first)
+    deliveries = await bus.receive(ASKED, at_most=10, wait_s=0)
+
+    assert [delivery.message_id for delivery in deliveries] == [f"{number}" for number in range(10)]
+    assert [delivery.redelivered for delivery in deliveries] == [True] + 9 * [False]
+
+
 async def test_a_publisher_that_is_cancelled_wakes_the_receiver_all_the_same(bus: LocalBus) -> None:
     receiving = asyncio.create_task(bus.receive(ASKED, at_most=1, wait_s=30))
     publishing = asyncio.create_task(bus.publish([command("a")]))
