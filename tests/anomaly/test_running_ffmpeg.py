@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -32,17 +33,17 @@ async def foreign_installation(
         yield opened
 
 
-def ffmpegs_of(victim: Victim) -> list[str]:
-    """Return the command lines of the ffmpegs that a process has started."""
-    commands = []
+def ffmpegs_of(victim: Victim) -> dict[int, str]:
+    """Return the ffmpegs that a process has started: pid and command line."""
+    commands = {}
     for pid in Path(f"/proc/{victim.pid}/task/{victim.pid}/children").read_text().split():
         with suppress(OSError):
-            commands.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
-    return [command for command in commands if "ffmpeg" in command.split("\0", 1)[0]]
+            commands[int(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    return {pid: command for pid, command in commands.items() if "ffmpeg" in command.split("\0", 1)[0]}
 
 
 async def until_it_encodes(victim: Victim) -> None:
-    while not any("libx264" in command for command in ffmpegs_of(victim)):
+    while not any("libx264" in command for command in ffmpegs_of(victim).values()):
         assert not victim.has_ended(), victim.log.read_text()[-4000:]
         await asyncio.sleep(0.005)  # it runs for less than a second
 
@@ -79,6 +80,8 @@ async def test_the_ffmpeg_of_a_lost_claim_is_ended(
     await until_it_encodes(first)
     first.send(signal.SIGSTOP)
     still_there = ffmpegs_of(first)  # it waits for its source, which its Spool does not send
+    for pid in still_there:
+        os.kill(pid, signal.SIGSTOP)  # so that it cannot come to its own end, and has to be brought to one
     (installation.directory / "second").mkdir()
     second = await nursery.bear(environment, installation.directory / "second")
     await installation.until(second.has_ended, "lost")

@@ -13,14 +13,16 @@ from services.clipper.domain.clip_outcome import OUTCOME_OF, conflicting_duplica
 from services.clipper.handlers import Clipper, cut_clip, forget_source, give_up_clip, index_source
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import Clips, Sources
-from shared.database.engine import Database
+from shared.database.engine import Connection, Database
 from shared.events.clip import ClipAvailable, ClipFailed, ClipNotAvailable, ClipRefused, ClipRequested
 from shared.events.source import SourceAvailable, SourceRemoved
 from shared.inbox.outcome import Done, Later, Outcome, WorldMoved
 from shared.kernel.timeline import TimeRange
 from shared.media.port import ClipFile, Cut, MediaInfo, Picture, Progress, SourceBroken
+from shared.outbox.writing import Outbox
 from shared.storage.local import FileStorage
 from shared.storage.port import StoredObject, WriteOptions
+from tests.integration.workshop import told
 
 NOON_MS = 1_795_348_800_000
 SETTLE_MS = 2_000
@@ -239,6 +241,41 @@ async def test_a_request_waits_a_moment_for_sources_that_are_just_being_announce
     assert isinstance(outcome, Later)
     assert outcome.until_ms == work.waiting_since_ms + SETTLE_MS
     assert work.wake_keys == ["sources of cam-1"]
+
+
+async def test_a_source_that_comes_while_a_request_registers_is_seen(desk: Desk) -> None:
+    arriving = source("a.mp4", start_ms=0, end_ms=60_000)
+
+    @dataclass
+    class Registering(ClaimedWork):
+        """Work during whose registering the source arrives: nobody was there yet to be woken."""
+
+        async def wake_on(self, *keys: str) -> None:
+            await desk.announce(arriving)
+            await super().wake_on(*keys)
+
+    work = Registering(waiting_since_ms=await desk.database.now_ms())
+    outcome = await cut_clip(request(), work=work, clipper=desk.clipper)
+
+    assert isinstance(outcome, Done)
+    assert isinstance(outcome.events[0], ClipAvailable)
+
+
+async def test_a_request_over_http_is_written_down_and_told_together_or_not_at_all(desk: Desk) -> None:
+    async def broken(_connection: Connection) -> None:
+        raise LookupError
+
+    outbox = Outbox(desk.clock, source="/test", written=lambda: None)
+    with pytest.raises(LookupError):
+        await desk.clipper.clips.request(request("untold"), tell=broken)
+    await desk.clipper.clips.request(request("told"), tell=outbox.command(request("told")))
+    untold, seen = await desk.clipper.clips.find("untold"), await desk.clipper.clips.find("told")
+
+    assert untold is None
+    assert seen is not None
+    assert [(event.type, event.subject) for event in await told(desk.database)] == [
+        ("clip_requested", "told")
+    ]
 
 
 async def test_a_request_that_ended_without_a_clip_can_be_made_again(desk: Desk) -> None:

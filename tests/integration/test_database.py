@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -148,6 +149,27 @@ async def test_units_that_read_and_then_write_lose_no_update(database: Database)
         count = (await connection.execute(select(tick.c.due_ms))).scalar_one()
 
     assert count == 40
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+async def test_a_unit_that_has_read_can_be_sure_of_it_on_sqlite(
+    database: Database, database_url: str
+) -> None:
+    await database.write(lambda connection: put(connection, "count", 0))
+    another = sqlite3.connect(make_url(database_url).database or "", timeout=0, check_same_thread=False)
+
+    async def read_then_write(connection: Connection) -> None:
+        await connection.execute(select(tick.c.due_ms))
+        with pytest.raises(sqlite3.OperationalError, match="locked"):  # a person's shell, say
+            another.execute("UPDATE tick SET due_ms = 7")
+        await connection.execute(tick.update().values(due_ms=tick.c.due_ms + 1))
+
+    await database.write(read_then_write)
+    another.close()
+    async with database.read() as connection:
+        count = (await connection.execute(select(tick.c.due_ms))).scalar_one()
+
+    assert count == 1
 
 
 async def test_units_that_lock_each_other_are_run_again(database: Database) -> None:

@@ -136,6 +136,22 @@ async def test_what_came_is_done_and_told_in_one_transaction(database: Database)
     ]
 
 
+async def test_a_command_among_the_results_has_to_be_heard(database: Database) -> None:
+    async def passes_on(data: ClipRequested, *, work: Work) -> Done:
+        return Done(asked("another"), answer(data))
+
+    observer = Observer()
+    router = router_of(clips(passes_on))
+    async with open_bus(router) as bus, working(router, database, bus, observer=observer):
+        await bus.publish([message(asked("a"))])
+        await observer.reached(Step.COMMITTED)
+
+    assert {event.type: event.mandatory for event in await told(database)} == {
+        "clip_requested": True,
+        "clip_not_available": False,
+    }
+
+
 async def test_a_done_row_keeps_no_body(database: Database) -> None:
     observer = Observer()
     router = router_of(clips(Answering()))
@@ -410,7 +426,8 @@ async def test_a_write_that_finds_the_world_moved_undoes_all_and_the_work_is_don
         return Done(answer(data), writes=(note(f"run {runs}"), *((moved,) if runs == 1 else ())))
 
     observer = Observer()
-    router = router_of(clips(handler))
+    patient = RetryPolicy(first_delay_ms=3_600_000, longest_delay_ms=3_600_000)  # of what really failed
+    router = router_of(clips(handler, retry=patient))
     async with open_bus(router) as bus, working(router, database, bus, observer=observer):
         await bus.publish([message(asked("a"))])
         await observer.reached(Step.COMMITTED, 2)

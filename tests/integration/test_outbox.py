@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -57,8 +58,8 @@ class Town:
         for body in bodies:
             self.first.setdefault(body["subject"], int(body["sequence"]))
         subjects = [body["subject"] for body in bodies]
-        self.crossings += [subject for subject in subjects if self.on_the_way[subject]]
         self.on_the_way.update(subjects)
+        self.crossings += [subject for subject in subjects if self.on_the_way[subject] > 1]
         self.tried.update(message.id for message in messages)
         await asyncio.sleep(self.delay_s)
         self.on_the_way.subtract(subjects)
@@ -178,6 +179,7 @@ async def test_what_was_committed_is_published_and_marked(database: Database) ->
     row = await subject_row(database, "gate")
 
     assert town.sequences() == {"gate": list(range(1, 21)), "door": list(range(1, 21))}
+    assert town.crossings == []
     assert len(town.heard) == 40
     assert (row.sent_sequence, row.relay) == (row.last_sequence, None)
     assert list(observer.seen)[:2] == [Step.PUBLISHED, Step.MARKED]
@@ -215,6 +217,48 @@ async def test_two_relays_keep_the_order_of_each_subject(database: Database) -> 
 
     assert town.crossings == []
     assert town.sequences() == {subject: list(range(1, 31)) for subject in subjects}
+
+
+async def test_two_relays_never_have_the_same_subject(database: Database) -> None:
+    names = [f"camera-{n}" for n in range(40)]
+    await write(database, *(event(name) for name in names))
+    relays = [Subjects(database, relay=f"relay-{n}", lease_ms=60_000) for n in range(4)]
+    claimed: list[Counter[str]] = []
+    for _ in range(5):
+        turns = await asyncio.gather(*(relay.claim() for relay in relays))
+        claimed.append(Counter(turn.subject for each in turns for turn in each))
+        await release_all_subjects(database)
+
+    assert claimed == [Counter(names)] * 5
+
+
+async def test_a_turn_ends_well_before_its_lease(database: Database) -> None:
+    @dataclass
+    class Moving:
+        """A clock that this test moves."""
+
+        at_ms: int = 0
+
+        def now_ms(self) -> int:
+            return CLOCK.now_ms()
+
+        def monotonic_ms(self) -> int:
+            return self.at_ms
+
+    class SlowTown(Town):
+        async def publish(self, messages: Sequence[Message]) -> None:
+            clock.at_ms += 25_000
+            await super().publish(messages)
+
+    clock, town, observer = Moving(), SlowTown(), Observer()
+    relay = Relay(
+        bus=town, database=database, clock=clock, name="relay", lease_ms=30_000, checkpoint=observer
+    )
+    await write(database, *(event("gate", number) for number in range(3)))
+    await relay.flush()
+
+    assert town.sequences() == {"gate": [1, 2, 3]}
+    assert observer.seen == {Step.PUBLISHED: 3, Step.MARKED: 3}  # a new claim for each
 
 
 async def test_a_subject_that_another_relay_has_is_left_alone(database: Database) -> None:

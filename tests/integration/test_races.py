@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections import Counter
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 
 from shared.database.engine import Connection, Database
@@ -25,6 +26,7 @@ from tests.integration.workshop import (
     asked,
     message,
     open_bus,
+    raw,
     recorded,
     router_of,
     working,
@@ -69,6 +71,75 @@ async def test_ready_rows_are_worked_before_anything_new_is_received(database: D
             await observer.reached(Step.COMMITTED, 2)
 
     assert order == ["kept", "new"]
+
+
+async def test_no_more_is_begun_than_there_are_hands(database: Database) -> None:
+    begun: list[str] = []
+    busy, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(data: ClipRequested, *, work: Work) -> Done:
+        begun.append(data.clip_id)
+        if len(begun) == 2:
+            busy.set()
+        await go_on.wait()
+        return Done()
+
+    observer = Observer()
+    router = router_of(Route(ClipRequested, handler, hands=2))
+    await keep(database, *(row_of(asked(f"kept-{n}"), State.READY, f"kept-{n}") for n in range(3)))
+    async with open_bus(router) as bus, working(router, database, bus, observer=observer) as worker:
+        await bus.publish([message(asked(f"new-{n}")) for n in range(3)])
+        await busy.wait()
+        for _ in range(5):  # it is told to look around, and has time for it
+            worker.wake()
+            await asyncio.sleep(0.02)
+        begun_at_once = list(begun)
+        go_on.set()
+        await observer.reached(Step.COMMITTED, 6)
+
+    assert begun_at_once == ["kept-0", "kept-1"]
+
+
+async def test_rows_are_inserted_in_the_order_of_their_keys(database: Database) -> None:
+    # Two workers that are brought the same rows in different orders must not wait for each other.
+    async def handler(data: SourceAvailable, *, work: Work) -> Done:
+        return Done()
+
+    names = [f"{number:02}" for number in range(16)]
+    shuffled = random.Random(1).sample(names, len(names))
+    observer = Observer()
+    router = router_of(Route(SourceAvailable, handler, ordered=True, hands=32))
+    async with open_bus(router) as bus:
+        await bus.publish([message(recorded(name)) for name in shuffled])
+        await bus.publish([raw(b"bad", "source_available", message_id=f"bad {name}") for name in shuffled])
+        async with working(router, database, bus, observer=observer):
+            await observer.reached(Step.ACKNOWLEDGED)
+    rows = await all_work(database)
+
+    assert observer.seen[Step.ACCEPTED] == 1
+    assert [row.event_id for row in rows if row.state is not State.DEAD] == [
+        f"id-of-{name}" for name in names
+    ]
+    assert [row.event_id for row in rows if row.state is State.DEAD] == [f"bad {name}" for name in names]
+
+
+async def test_a_collision_that_is_no_redelivery_loses_no_event(database: Database) -> None:
+    async def handler(data: ClipRequested, *, work: Work) -> Done:
+        return Done()
+
+    async def another_rule(connection: Connection) -> None:
+        await connection.execute(text("CREATE UNIQUE INDEX one_of_a_subject ON inbox (consumer, subject)"))
+
+    await database.write(another_rule)
+    observer = Observer()
+    router = router_of(Route(ClipRequested, handler))
+    async with open_bus(router) as bus, working(router, database, bus, observer=observer):
+        await bus.publish([message(asked("a"), event_id="first"), message(asked("a"), event_id="second")])
+        await observer.reached(Step.COMMITTED)
+    done, dead = await all_work(database)
+
+    assert (done.event_id, done.state) == ("first", State.DONE)
+    assert (dead.state, "cannot be stored" in (dead.reason or "")) == (State.DEAD, True)
 
 
 async def test_work_that_takes_an_hour_starves_no_other_subscription(database: Database) -> None:

@@ -18,6 +18,8 @@ from shared.events.envelope import CONTENT_TYPE, wrap
 from shared.inbox.dead_letters import DeadWork, list_dead, show_dead
 from shared.inbox.row import GIVEN_UP_BY_BROKER
 from shared.inbox.undertaker import Undertaker
+from shared.kernel.errors import Unavailable
+from tests.integration.workshop import Weather
 
 # On the local bus nothing dies by itself, so what a broker would do is published.
 DEAD = Subscription(service="clipper", name=DEAD_LETTERS, types=("given_up",))
@@ -68,6 +70,28 @@ async def test_what_the_broker_gave_up_is_a_dead_letter_under_its_own_id(databas
     async with database.read() as connection:
         assert (await show_dead(connection, letter.id))[1] == EVENT
     await bus.close()
+
+
+async def test_what_the_broker_gave_up_waits_for_a_database_that_is_away(database: Database) -> None:
+    weather = Weather(database)
+    tried = asyncio.Event()
+    held_in_the_rain: list[int] = []
+    bus = await LocalBus.open(None)
+
+    async def storm(_urgent: bool) -> None:
+        held_in_the_rain.append(bus.health().held)
+        if not tried.is_set():
+            tried.set()
+            raise Unavailable
+
+    weather.before = storm
+    async with undertaker_at_work(bus, weather):
+        await bus.publish([given_up(EVENT)])
+        await tried.wait()
+        await bus.stop_receiving()
+    await bus.close()
+
+    assert held_in_the_rain == [1]
 
 
 async def test_what_the_broker_gave_up_keeps_its_trace(database: Database) -> None:

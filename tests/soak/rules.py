@@ -2,29 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """A rule, and the change of one place in `file` that takes it out: `old`, found once, becomes `new`."""
-
-    rule: str
-    file: str
-    old: str
-    new: str
-    test: str
-
-    def applies_to(self, root: Path) -> bool:
-        """Tell whether the rule stands where it is looked for, in the sources in a directory."""
-        return (root / self.file).read_text().count(self.old) == 1
-
-    def apply(self, root: Path) -> None:
-        """Take the rule out of the sources in a directory."""
-        path = root / self.file
-        path.write_text(path.read_text().replace(self.old, self.new))
-
+from tests.soak.further_rules import FURTHER
+from tests.soak.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
@@ -44,10 +23,10 @@ MUTATIONS = (
     Mutation(
         "Acknowledged only after the commit",
         "shared/inbox/accept.py",
-        "            rows = await self._insert_all(prepared) if prepared else []\n",
+        "                rows = await self._insert_all(prepared) if prepared else []\n",
         (
-            "            await self._acknowledge(deliveries)\n"
-            "            rows = await self._insert_all(prepared) if prepared else []\n"
+            "                await self._acknowledge(deliveries)\n"
+            "                rows = await self._insert_all(prepared) if prepared else []\n"
         ),
         "tests/integration/test_inbox.py::test_nothing_is_acknowledged_while_the_database_is_down",
     ),
@@ -487,4 +466,5 @@ MUTATIONS = (
         "",
         "tests/anomaly/test_broken_servers.py::test_the_loss_of_the_node_that_leads_the_queue",
     ),
+    *FURTHER,
 )

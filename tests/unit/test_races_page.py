@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.soak.mutations import PAGE, ROOT, page
-from tests.soak.rules import MUTATIONS, Mutation
+from tests.soak.mutation import Mutation
+from tests.soak.mutations import PAGE, ROOT, RULES, page
+from tests.soak.rules import MUTATIONS
 
 
 def test_the_page_is_what_the_list_says() -> None:
@@ -17,4 +18,16 @@ def test_every_rule_has_its_test(mutation: Mutation) -> None:
     file, _, name = mutation.test.partition("::")
 
     assert f"def {name}(" in (ROOT / file).read_text()
-    assert (ROOT / mutation.file).is_file()
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.rule)
+def test_every_rule_stands_in_the_code_and_can_be_taken_out(mutation: Mutation) -> None:
+    assert mutation.applies_to(ROOT), (
+        f"the code of this rule has changed: write into {RULES} how {mutation.file} has it now,"
+        f' and see that its test fails: make soak mutations ARGS="--only {mutation.rule!r}"'
+    )
+    compile(mutation.without_it(ROOT), mutation.file, "exec")
+
+
+def test_no_two_rules_have_the_same_name() -> None:
+    assert len({each.rule for each in MUTATIONS}) == len(MUTATIONS)
