@@ -134,10 +134,10 @@ MUTATIONS = (
     Mutation(
         "A late heartbeat succeeds while the token is ours",
         "shared/inbox/claims.py",
-        "                .where(pairs, inbox.c.state == WORKING)\n",
+        "            ours = locked(pairs, inbox.c.state == WORKING)\n",
         (
-            "                .where(pairs, inbox.c.state == WORKING, inbox.c.lease_until_ms "
-            "> self._database.now_sql())\n"
+            "            alive = inbox.c.lease_until_ms > self._database.now_sql()\n"
+            "            ours = locked(pairs, inbox.c.state == WORKING, alive)\n"
         ),
         "tests/integration/test_inbox.py::test_a_late_heartbeat_succeeds_while_the_token_is_ours",
     ),
@@ -265,8 +265,8 @@ MUTATIONS = (
     Mutation(
         "A wake is noted by work that runs, too",
         "shared/inbox/wake.py",
-        "inbox.c.state.in_((READY, WORKING)))\n        .values",
-        "inbox.c.state.in_((READY,)))\n        .values",
+        "locked(inbox.c.id.in_(registered), inbox.c.state.in_((READY, WORKING)))\n",
+        "locked(inbox.c.id.in_(registered), inbox.c.state.in_((READY,)))\n",
         "tests/integration/test_inbox.py::test_a_wake_between_look_and_sleep_is_not_missed",
     ),
     Mutation(
