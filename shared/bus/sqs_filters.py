@@ -25,7 +25,7 @@ class Filter:
             return cls(None)
         try:
             wanted = json.loads(policy)
-        except ValueError:
+        except (ValueError, RecursionError):
             wanted = False
         on_attributes = isinstance(wanted, dict) and scope in (None, "", "MessageAttributes")
         return cls(wanted if isinstance(wanted, dict) else {}, on_attributes)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from types_aiobotocore_sns import SNSClient
     from types_aiobotocore_sqs import SQSClient
 
-MAX_BATCH = 10  # entries in one call of SNS or SQS
 ANSWER_S = 10.0  # any call but a long poll is answered within this, with its repetitions
 CONNECT_S = 3.0
 READ_S = 25.0  # longer than the longest poll

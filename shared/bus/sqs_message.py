@@ -8,10 +8,9 @@ Messages of others need none of these: their attributes are headers, their id is
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_sqs.type_defs import MessageAttributeValueOutputTypeDef as SqsAttribute
     from types_aiobotocore_sqs.type_defs import MessageTypeDef
 
+MAX_BATCH = 10  # entries in one call of SNS or SQS
 MAX_MESSAGE_BYTES = 256 * 1024  # of SNS: the body with all attributes; the same for a batch together
 OWN_BYTES = 4 * 1024  # kept free for the attributes that every message has
 MAX_ATTRIBUTES = 10  # with raw delivery SQS throws a message away that has more
@@ -97,6 +97,20 @@ def pack(message: Message) -> Parcel:
     return parcel
 
 
+def in_batches(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
+    """Cut into batches of ten that are together no larger than one message may be."""
+    batch: list[Parcel] = []
+    size_bytes = 0
+    for parcel in parcels:
+        if batch and (len(batch) == MAX_BATCH or size_bytes + parcel.size_bytes > MAX_MESSAGE_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(parcel)
+        size_bytes += parcel.size_bytes
+    if batch:
+        yield batch
+
+
 def unpack(received: MessageTypeDef, *, queue: str, first_queue: str | None = None) -> Delivery:
     """Return the delivery, whoever sent it. `first_queue` is where SQS gave it up, if it did."""
     attributes = {
@@ -113,7 +127,7 @@ def unpack(received: MessageTypeDef, *, queue: str, first_queue: str | None = No
         message_id=own.get("id") or received.get("MessageId"),
         queue=queue,
         body=_as_bytes(received.get("Body", ""), own.get("encoding")),
-        content_type=own.get("contentType") or _content_type(attributes),
+        content_type=_text(own.get("contentType")) or _content_type(attributes),
         headers=headers,
         redelivered=count != "1",
         receipt=Receipt(received.get("ReceiptHandle", "")),
@@ -150,7 +164,7 @@ def _as_bytes(text: str, encoding: object) -> bytes:
         return b""
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         return text.encode(errors="replace")  # not what it says: whoever reads it will tell
 
 
@@ -163,9 +177,13 @@ def _own(text: str | None) -> dict[str, Any] | None:
     """Return what `spool` holds, None when the message is of somebody else."""
     try:
         own = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return own if isinstance(own, dict) and isinstance(own.get("id"), str) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _texts(headers: object) -> dict[str, str]:

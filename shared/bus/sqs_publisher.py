@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from shared.bus.message import Message
 from shared.bus.port import TooLarge, Unroutable
 from shared.bus.sqs_errors import TopicMissing
-from shared.bus.sqs_link import MAX_BATCH, Link
-from shared.bus.sqs_message import MAX_MESSAGE_BYTES, Parcel, pack
+from shared.bus.sqs_link import Link
+from shared.bus.sqs_message import Parcel, in_batches, pack
 from shared.bus.sqs_routes import Routes
 from shared.bus.sqs_topology import Topology
 from shared.kernel.errors import Refused, Unavailable
@@ -48,7 +48,7 @@ class Publisher:
         """
         parcels = [pack(message) for message in messages]
         by_topic = await self._routed(parcels)
-        batches = [(topic, batch) for topic, found in by_topic.items() for batch in _batches(found)]
+        batches = [(topic, batch) for topic, found in by_topic.items() for batch in in_batches(found)]
         # Each one ends, well or badly, before the first failure is raised: none is left behind.
         sending = [self._publish_batch(topic, batch) for topic, batch in batches]
         for outcome in await asyncio.gather(*sending, return_exceptions=True):
@@ -118,20 +118,6 @@ class Publisher:
         # What is neither said to be taken nor to have failed is not taken.
         taken = {int(each["Id"]) for each in answer.get("Successful", []) if "Id" in each}
         return [parcel for number, parcel in enumerate(parcels) if number not in taken]
-
-
-def _batches(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
-    """Cut into batches of ten that are together no larger than one message may be."""
-    batch: list[Parcel] = []
-    size_bytes = 0
-    for parcel in parcels:
-        if batch and (len(batch) == MAX_BATCH or size_bytes + parcel.size_bytes > MAX_MESSAGE_BYTES):
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(parcel)
-        size_bytes += parcel.size_bytes
-    if batch:
-        yield batch
 
 
 def _refusal(code: str, said: str) -> TooLarge | Refused:

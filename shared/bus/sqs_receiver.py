@@ -22,8 +22,8 @@ import structlog
 
 from shared.bus.message import Delivery, Subscription
 from shared.bus.sqs_errors import QueueMissing, is_stale
-from shared.bus.sqs_link import ANSWER_S, MAX_BATCH, Link
-from shared.bus.sqs_message import Receipt, type_of, unpack
+from shared.bus.sqs_link import ANSWER_S, Link
+from shared.bus.sqs_message import MAX_BATCH, Receipt, type_of, unpack
 from shared.bus.sqs_names import Names
 from shared.kernel.errors import Unavailable
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 _PREFIX = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
+_REGION = re.compile(r"[A-Za-z0-9-]{1,63}")
 _OPTIONS = frozenset({"region", "endpoint", "sns_endpoint", "sqs_endpoint", "prefix", "topics", "create"})
 
 
@@ -31,12 +33,15 @@ class AwsAddress:
         parts = urlsplit(address)
         if parts.scheme != "aws" or parts.netloc or parts.path or parts.fragment:
             raise ValueError("is aws: with options behind a question mark, as aws:?region=eu-central-1")
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        given = parse_qsl(parts.query, keep_blank_values=True)
+        options = dict(given)
         if unknown := sorted(options.keys() - _OPTIONS):
             raise ValueError(f"does not know {', '.join(unknown)}; known are {', '.join(sorted(_OPTIONS))}")
+        if twice := [name for name, number in Counter(name for name, _ in given).items() if number > 1]:
+            raise ValueError(f"{', '.join(twice)} is given twice; once is enough")
         endpoint = _endpoint(options, "endpoint")
         return cls(
-            region=options.get("region") or None,
+            region=_region(options.get("region")),
             sns_endpoint=_endpoint(options, "sns_endpoint") or endpoint,
             sqs_endpoint=_endpoint(options, "sqs_endpoint") or endpoint,
             prefix=_prefix(options.get("prefix", "spool")),
@@ -49,11 +54,24 @@ def _endpoint(options: dict[str, str], name: str) -> str | None:
     endpoint = options.get(name)
     if not endpoint:
         return None
-    parts = urlsplit(endpoint)
-    _ = parts.port  # looked at, because only this raises for a port that is none
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    if not _is_endpoint(endpoint):
         raise ValueError(f"{name} looks like https://host:port, without credentials")
     return endpoint
+
+
+def _is_endpoint(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        _ = parts.port  # looked at, because only this raises for a port that is none
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def _region(region: str | None) -> str | None:
+    if region and not _REGION.fullmatch(region):
+        raise ValueError("region looks like eu-central-1: letters, digits and - only")
+    return region or None
 
 
 def _prefix(prefix: str) -> str:
