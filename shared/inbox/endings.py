@@ -33,13 +33,17 @@ FAREWELL_ATTEMPTS = 5  # beyond the attempts of the work itself; then it dies in
 
 @dataclass(slots=True)
 class Hand:
-    """One piece of work being done. `received` is read from the row where it was not just received."""
+    """One piece of work being done. `received` is read from the row where it was not just received.
+
+    `handled` is called when its handler has returned: only the end is left to be committed.
+    """
 
     route: Route
     claim: Claim
     received: Received | None
     span: Hop
     intake: Intake
+    handled: Callable[[], None]
 
 
 class Endings:
@@ -75,6 +79,7 @@ class Endings:
         except Stopped as stopped:
             return await self._after_stop(hand, stopped.why)
         self._checkpoint(Step.HANDLED)
+        hand.handled()
         return await self._by_outcome(hand, outcome)
 
     async def by_error(self, hand: Hand, error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 
 import structlog
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
@@ -31,7 +32,8 @@ NEWCOMER_S = 0.2  # for a transport to bring what waits there
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
-DoWork = Callable[[Route, Claim, Received | None], Coroutine[None, None, None]]
+# The last is called when the handler has returned, before what it decided is committed.
+DoWork = Callable[[Route, Claim, Received | None, Callable[[], None]], Coroutine[None, None, None]]
 
 
 class Pool:
@@ -66,6 +68,7 @@ class Pool:
         )
         HANDS.labels(subscription.queue).set(route.hands)
         self._hands: set[asyncio.Task[None]] = set()
+        self._handling: set[Claim] = set()  # of them those whose handler has not returned
         self._signal = asyncio.Event()  # look around now: a hand is free, rows are ready, or it is over
         self._look = True
         self._next_poll_ms = 0
@@ -112,7 +115,7 @@ class Pool:
         INBOX_READY_AGE.labels(self._subscription.queue).set(max(0, age_s))
 
     async def _turn(self, group: asyncio.TaskGroup) -> None:
-        free = self._route.hands - len(self._hands)
+        free = self._free()
         if free == 0:
             await self._signal.wait()
             return
@@ -133,6 +136,14 @@ class Pool:
         deliveries = await self._receive(at_most, wait_s) if at_most else await self._signalled(wait_s)
         if deliveries:
             await self._accept(group, deliveries)
+
+    def _free(self) -> int:
+        """Return how many handlers may begin: the next are taken while the last ones are being committed.
+
+        As many may be at that as there are hands; when the database is slow, nothing more is taken.
+        """
+        hands = self._route.hands
+        return min(hands - len(self._handling), 2 * hands - len(self._hands))
 
     async def _work_ready_rows(self, group: asyncio.TaskGroup, free: int) -> int:
         self._look = False
@@ -217,6 +228,7 @@ class Pool:
             for each in accepted:
                 self._start(group, each.claim, each.received)
             self._look = self._look or self._route.ordered
+            await asyncio.sleep(0)  # no time: a handler that returns at once leaves its hand to the next
             return
         await self._bus.give_back(deliveries)
 
@@ -224,12 +236,21 @@ class Pool:
         if self._draining:
             claim.stop(Stop.DRAIN)
         self._intake.begin(claim.row.id)
-        hand = group.create_task(self._do_work(self._route, claim, received))
+        self._handling.add(claim)
+        handled = partial(self._handled, claim)
+        hand = group.create_task(self._do_work(self._route, claim, received, handled))
         self._hands.add(hand)
-        hand.add_done_callback(self._freed)
+        hand.add_done_callback(partial(self._freed, claim))
 
-    def _freed(self, hand: asyncio.Task[None]) -> None:
-        was_full = len(self._hands) == self._route.hands
+    def _handled(self, claim: Claim) -> None:
+        was_full = self._free() == 0
+        self._handling.discard(claim)
+        if was_full:
+            self._signal.set()
+
+    def _freed(self, claim: Claim, hand: asyncio.Task[None]) -> None:
+        was_full = self._free() == 0
+        self._handling.discard(claim)
         self._hands.discard(hand)
         if self._route.ordered:
             self._look = True  # the next one of its subject has become the head

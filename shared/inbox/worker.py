@@ -200,7 +200,9 @@ class Worker:
                     log.debug("inbox.not_observed", reason=str(error))
             await asyncio.sleep(OBSERVE_S)
 
-    async def _do(self, route: Route, claim: Claim, received: Received | None) -> None:
+    async def _do(
+        self, route: Route, claim: Claim, received: Received | None, handled: Callable[[], None]
+    ) -> None:
         """Do one piece of work, whatever happens. Its row says what became of it."""
         counted = self._counted[route.data.type]
         row = claim.row
@@ -218,7 +220,7 @@ class Worker:
             )
             status = "lost"
             try:
-                status = await self._attempt(Hand(route, claim, received, span, intake))
+                status = await self._attempt(Hand(route, claim, received, span, intake, handled))
             finally:
                 intake.ended(row.id, status)
             seconds = time.perf_counter() - started_s

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
+from contextvars import ContextVar
 
 import pytest
 from sqlalchemy import insert, text
@@ -22,6 +23,7 @@ from shared.runtime.scheduler import Tick, run_ticks
 from tests.integration.workshop import (
     CLOCK,
     Observer,
+    Weather,
     all_work,
     asked,
     message,
@@ -164,6 +166,41 @@ async def test_work_that_takes_an_hour_starves_no_other_subscription(database: D
         await observer.reached(Step.COMMITTED, 3)
 
     assert {row.state for row in await all_work(database)} == {State.DONE}
+
+
+async def test_the_next_is_begun_while_the_last_is_being_committed_and_no_more_than_that(
+    database: Database,
+) -> None:
+    begun: list[str] = []
+    has_returned = ContextVar("has_returned", default=False)  # in a hand, and in the tasks that it makes
+    go_on = asyncio.Event()
+
+    async def handler(data: ClipRequested, *, work: Work) -> Done:
+        begun.append(data.clip_id)
+        has_returned.set(True)
+        return Done()
+
+    async def a_moment(data: SourceAvailable, *, work: Work) -> Done:
+        return Done()
+
+    async def hold_ends(_urgent: bool) -> None:
+        if has_returned.get():
+            await go_on.wait()
+
+    observer, slow = Observer(), Weather(database)
+    slow.before = hold_ends
+    router = router_of(Route(ClipRequested, handler, hands=1), Route(SourceAvailable, a_moment))
+    async with open_bus(router) as bus, working(router, slow, bus, observer=observer):
+        await bus.publish([message(asked(name)) for name in "abc"])
+        await observer.reached(Step.HANDLED, 2)
+        await bus.publish([message(recorded("meanwhile"))])
+        await observer.reached(Step.COMMITTED)
+        begun_meanwhile = begun.copy()
+        go_on.set()
+        await observer.reached(Step.COMMITTED, 4)
+
+    assert begun_meanwhile == ["a", "b"]
+    assert begun == ["a", "b", "c"]
 
 
 async def test_what_comes_while_its_subject_is_worked_is_kept_as_ready(database: Database) -> None:

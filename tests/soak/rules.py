@@ -55,6 +55,26 @@ MUTATIONS = (
         "tests/integration/test_races.py::test_work_that_takes_an_hour_starves_no_other_subscription",
     ),
     Mutation(
+        "The next is begun while the last is being committed",
+        "shared/inbox/endings.py",
+        "        hand.handled()\n",
+        "",
+        (
+            "tests/integration/test_races.py"
+            "::test_the_next_is_begun_while_the_last_is_being_committed_and_no_more_than_that"
+        ),
+    ),
+    Mutation(
+        "Of those being committed there are no more than hands",
+        "shared/inbox/pool.py",
+        "        return min(hands - len(self._handling), 2 * hands - len(self._hands))\n",
+        "        return hands - len(self._handling)\n",
+        (
+            "tests/integration/test_races.py"
+            "::test_the_next_is_begun_while_the_last_is_being_committed_and_no_more_than_that"
+        ),
+    ),
+    Mutation(
         "Ready rows are worked before anything new is received",
         "shared/inbox/pool.py",
         "        if self._look or self._clock.monotonic_ms() >= self._next_poll_ms:\n",
