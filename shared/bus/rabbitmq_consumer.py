@@ -57,7 +57,7 @@ class Consumer:
         self._attached_after = 0  # the last tag that came before it was
         self._prefetch = 0
         self._hands_are_full = False
-        self._paid = 0  # how many messages the broker owes for what it was paid last
+        self._expected = 0  # in the buffer, once the broker has answered to what it was paid last
         self._waiting = 0
         self._asked_at = asyncio.get_running_loop().time()
         self._stopped = False
@@ -82,6 +82,8 @@ class Consumer:
         try:
             while not self._stopped:
                 self._news.clear()
+                if self._buffer:
+                    await self._burst(at_most)
                 if taken := self._take(at_most):
                     return taken
                 await self._uncut(self._ask(at_most))
@@ -89,14 +91,20 @@ class Consumer:
                     continue
                 async with asyncio.timeout_at(deadline):
                     await self._news.wait()
-                if len(self._buffer) < self._paid:
-                    await asyncio.sleep(BURST_S)
         except TimeoutError:
             return []
         finally:
             self._waiting -= 1
             self._asked_at = loop.time()
         return []
+
+    async def _burst(self, at_most: int) -> None:
+        """Wait for the rest of what the broker was just given room for, as long as more of it comes."""
+        before = 0
+        while before < len(self._buffer) < min(at_most, self._expected):
+            before = len(self._buffer)
+            await asyncio.sleep(BURST_S)
+        self._expected = 0
 
     async def acknowledge(self, receipts: Collection[Receipt]) -> None:
         """Acknowledge what this channel still knows; the rest was lost with its channel and comes again."""
@@ -184,7 +192,6 @@ class Consumer:
             counted = [tag for tag in self._unacknowledged if tag > self._attached_after]
             lacking = max(0, len(counted) + wanted - self._prefetch)
             owed = sorted(self._owed.intersection(counted))
-            self._paid = lacking
             if self._tag is not None and lacking <= len(owed):
                 await self._pay(owed[:lacking])
                 return
@@ -201,6 +208,7 @@ class Consumer:
         frames = list(_frames(tags, self._unacknowledged))
         self._unacknowledged -= tags
         self._owed -= tags
+        self._expected = len(self._buffer) + len(tags)
         self._news.set()
         with suppress(Unavailable):
             async with answering("take an acknowledgement"):
@@ -212,6 +220,7 @@ class Consumer:
             await self._channel.set_qos(prefetch_count=wanted)
             self._prefetch = wanted
         self._attached_after = self._last_tag
+        self._expected = wanted
         with ExitStack() as undo:
             undo.callback(setattr, self, "_tag", None)
             self._tag = f"spool-{secrets.token_hex(8)}"  # known before the first message can come
