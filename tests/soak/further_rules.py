@@ -129,8 +129,8 @@ _ACCEPTING = (
     Mutation(
         "No more is begun than there are hands",
         "shared/inbox/pool.py",
-        "        free = self._route.hands - len(self._hands)\n",
-        "        free = self._route.hands\n",
+        "        return min(hands - len(self._handling), 2 * hands - len(self._hands))\n",
+        "        return 2 * hands - len(self._hands)\n",
         f"{RACES}::test_no_more_is_begun_than_there_are_hands",
     ),
     Mutation(
