@@ -38,7 +38,9 @@ async def answering(what: str, *, within_s: float = ANSWER_S) -> AsyncIterator[N
             yield
     except TimeoutError as error:
         raise Unavailable(f"RabbitMQ did not {what} within {within_s:g} s") from error
-    except (AMQPError, ChannelInvalidStateError, OSError) as error:
+    except ChannelInvalidStateError as error:
+        raise Unavailable(f"RabbitMQ did not {what}: there is no connection") from error
+    except (AMQPError, OSError) as error:
         raise Unavailable(f"RabbitMQ did not {what}: {error!r}") from error
     except asyncio.CancelledError as error:
         if task is None or task.cancelling() > asked_before:
