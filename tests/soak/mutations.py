@@ -86,9 +86,11 @@ async def main() -> int:
     if stale:
         print(f"the sources have changed: these rules are not where {RULES} look: {stale}")
         return 1
-    broken = await _fail_as_they_are(wanted)
-    if broken:
-        print(f"these fail without any mutation:\n{broken}")
+    tests = sorted({each.test for each in wanted})
+    shares = [tests[place :: arguments.at_once] for place in range(arguments.at_once)]
+    broken = await asyncio.gather(*(_fail_as_they_are(each, place) for place, each in enumerate(shares)))
+    if any(broken):
+        print("these fail without any mutation:", *broken, sep="\n")
         return 1
     results = await _try_all(wanted, at_once=arguments.at_once, report=not arguments.no_report)
     return int(any(result.said is None for result in results))
@@ -104,12 +106,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _fail_as_they_are(mutations: Sequence[Mutation]) -> str:
+async def _fail_as_they_are(tests: Sequence[str], place: int) -> str:
     """Run every test once as it is. Returns what was said when any fails: then nothing would be shown."""
-    tests = sorted({each.test for each in mutations})
     said = ""
     for _ in range(TRIES if tests else 0):
-        code, said = await _run(ROOT, tests, limit_s=ENOUGH_S * 4, place=0)
+        code, said = await _run(ROOT, tests, limit_s=ENOUGH_S * 4, place=place)
         if code == 0:
             return ""
     return said[-3000:]
