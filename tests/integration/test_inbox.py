@@ -16,6 +16,7 @@ from shared.bus.message import Delivery
 from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.notifying import READY_WORK
 from shared.database.opening import open_database
+from shared.database.purging import SLICE_ROWS
 from shared.database.tables import State, inbox, tick
 from shared.events.clip import ClipFailed, ClipNotAvailable, ClipRequested
 from shared.events.envelope import wrap
@@ -1163,3 +1164,21 @@ async def test_what_was_done_long_ago_is_purged_and_nothing_else(database: Datab
 
     assert (early, dropped) == (0, 1)
     assert [row.event_id for row in await all_work(database)] == ["1", "2", "3"]
+
+
+async def test_old_rows_are_dropped_slice_by_slice(database: Database) -> None:
+    slices: list[bool] = []
+    weather = Weather(database)
+
+    async def count(urgent: bool) -> None:
+        slices.append(urgent)
+
+    async def done(connection: Connection) -> None:
+        await connection.execute(update(inbox).values(state=int(State.DONE), done_ms=1))
+
+    await accept_only(database, clips(Answering()), *(asked(f"{n}") for n in range(SLICE_ROWS * 2 + 1)))
+    await database.write(done)
+    weather.before = count
+    dropped = await purge(weather, await database.now_ms())
+
+    assert (dropped, len(slices)) == (SLICE_ROWS * 2 + 1, 3)

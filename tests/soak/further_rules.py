@@ -9,6 +9,8 @@ RACES = "tests/integration/test_races.py"
 TOGETHER = "tests/integration/test_finishing_together.py"
 OUTBOX = "tests/integration/test_outbox.py"
 CLIPS = "tests/integration/test_clip_handlers.py"
+BUS = "tests/contract/test_bus.py"
+DEATHS = "tests/anomaly/test_kill_steps.py::test_a_death_at_any_step_is_not_noticed"
 DATABASE = "tests/integration/test_database.py"
 
 _IDENTITY = (
@@ -134,6 +136,20 @@ _ACCEPTING = (
         f"{RACES}::test_no_more_is_begun_than_there_are_hands",
     ),
     Mutation(
+        "RabbitMQ is asked for no more than there are free hands",
+        "shared/bus/rabbitmq_consumer.py",
+        "            wanted = min(wanted, self._room())\n            if self._stopped",
+        "            if self._stopped",
+        f"{BUS}::test_no_more_than_there_are_hands_is_held_at_once",
+    ),
+    Mutation(
+        "SQS is asked for no more than there are free hands",
+        "shared/bus/sqs_receiver.py",
+        "wanted = min(at_most, self._subscription.hands - len(self._held), MAX_BATCH)",
+        "wanted = min(at_most, MAX_BATCH)",
+        f"{BUS}::test_no_more_than_there_are_hands_is_held_at_once",
+    ),
+    Mutation(
         "The broker is paid only for the hands that became free",
         "shared/bus/rabbitmq_consumer.py",
         "                await self._pay(owed[:lacking])\n",
@@ -145,7 +161,7 @@ _ACCEPTING = (
         "shared/bus/rabbitmq_publisher.py",
         "            if message.mandatory:\n                raise Unroutable",
         "            if False:\n                raise Unroutable",
-        "tests/contract/test_bus.py::test_a_command_that_nobody_receives_is_unroutable",
+        f"{BUS}::test_a_command_that_nobody_receives_is_unroutable",
     ),
 )
 
@@ -241,6 +257,20 @@ _WORKING = (
         f"{INBOX}::test_what_another_process_makes_ready_is_heard_of",
     ),
     Mutation(
+        "Other processes hear that work which waits was cancelled",
+        "shared/inbox/listing.py",
+        "        if row.state == State.READY:\n            await notify(connection, READY_WORK)\n",
+        "",
+        f"{INBOX}::test_what_another_process_makes_ready_is_heard_of",
+    ),
+    Mutation(
+        "Old rows are dropped in slices",
+        "shared/database/purging.py",
+        "chosen = old.limit(SLICE_ROWS).cte",
+        "chosen = old.cte",
+        f"{INBOX}::test_old_rows_are_dropped_slice_by_slice",
+    ),
+    Mutation(
         "Only what is done is purged, and only when it is old",
         "shared/inbox/listing.py",
         "inbox.c.state == DONE, inbox.c.done_ms < before_ms",
@@ -301,6 +331,20 @@ _ENDING = (
         '                self._driver.execute("ROLLBACK TO unit")\n',
         "                pass\n",
         f"{DATABASE}::test_a_unit_that_raises_is_undone_and_its_neighbours_are_not",
+    ),
+    Mutation(
+        "Readers of SQLite have connections that cannot write",
+        "shared/database/sqlite_file.py",
+        '_pragmas(connection, f"busy_timeout = {BUSY_TIMEOUT_MS}", "query_only = ON")',
+        '_pragmas(connection, f"busy_timeout = {BUSY_TIMEOUT_MS}")',
+        f"{DATABASE}::test_a_reader_cannot_write",
+    ),
+    Mutation(
+        "Space that was freed on SQLite is given back",
+        "shared/database/sqlite_file.py",
+        '            "auto_vacuum = INCREMENTAL",',
+        '            "auto_vacuum = NONE",',
+        f"{DATABASE}::test_space_that_was_freed_is_given_back",
     ),
     Mutation(
         "A heartbeat is the next write on SQLite",
@@ -367,6 +411,20 @@ _TELLING = (
         "[(event, data.kind is Kind.COMMAND)]",
         "[(event, False)]",
         f"{OUTBOX}::test_a_wake_before_the_commit_is_not_too_early",
+    ),
+    Mutation(
+        "A restart of an embedded Spool waits for no lease of its work",
+        "spool/serving.py",
+        "                await release_all_claims(platform.database)\n",
+        "",
+        f"{DEATHS}[local-sqlite-file-making]",
+    ),
+    Mutation(
+        "A restart of an embedded Spool waits for no lease of its outbox",
+        "spool/serving.py",
+        "                await release_all_subjects(platform.database)\n",
+        "",
+        f"{DEATHS}[local-sqlite-file-telling]",
     ),
     Mutation(
         "Whoever gets the lock on the directory frees the subjects as well",
