@@ -58,16 +58,14 @@ class Contest:
 
 FASTSTREAM_CONSUMES = Contest("FastStream consumes", faststream_consumes, fills=True)
 FASTSTREAM_TELLS = Contest(
-    "FastStream, confirmed publish in the handler", faststream_tells, share=0.5, fills=True, tells=True
+    "FastStream, confirmed publish in the handler", faststream_tells, fills=True, tells=True
 )
 FASTSTREAM_PUBLISHES = Contest("FastStream publishes", faststream_publishes, tells=True)
 SPOOL_CONSUMES = Contest("Spool's transport consumes", transport_consumes, fills=True)
 SPOOL_PUBLISHES = Contest("Spool's transport publishes", transport_publishes, tells=True)
-ROAD = Contest("Spool's whole road, PostgreSQL", road_on_servers, share=0.5, fills=True, tells=True)
+ROAD = Contest("Spool's whole road, PostgreSQL", road_on_servers, fills=True, tells=True)
 ONE_BY_ONE = Contest("the same, finished one by one", road_one_by_one, share=0.5, fills=True, tells=True)
-ROAD_OF_TWO = Contest(
-    "the same in two processes", road_on_servers, share=0.5, fills=True, tells=True, players=2
-)
+ROAD_OF_TWO = Contest("the same in two processes", road_on_servers, fills=True, tells=True, players=2)
 EMBEDDED = Contest("Spool's whole road, embedded", road_embedded)
 CONTESTS = (
     FASTSTREAM_CONSUMES,

@@ -252,6 +252,8 @@ async def _opened(
             committed=relay.wake,
             together=together,
         )
+        # Connected before the clock runs, as the peers are: to accept, to finish, to relay, to look around.
+        await asyncio.gather(*(database.now_ms() for _ in range(4)))
         yield Road(counting, worker, relay)
 
 
