@@ -1,4 +1,4 @@
-"""What every transport promises. `tests/contract/test_bus.py` holds each of them to it.
+"""What every transport promises. `tests/contract/test_bus*.py` holds each of them to it.
 
 A transport does three things: it publishes durably, hands over, and takes acknowledgements.
 Attempts, delays, order and dead letters are the inbox's business, the same on every transport.
