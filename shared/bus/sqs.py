@@ -111,7 +111,7 @@ class SqsBus:
                 self._receivers[subscription.queue] = Receiver(
                     subscription, url, link=self._link, names=self._names, times=self._times
                 )
-            self._receivers[subscription.queue].url = url
+            self._receivers[subscription.queue].queue.url = url
         self._routes.forget()
 
     async def publish(self, messages: Sequence[Message]) -> None:

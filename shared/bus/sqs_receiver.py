@@ -12,27 +12,25 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
 
 from shared.bus.message import Delivery, Subscription
-from shared.bus.sqs_errors import QueueMissing, is_stale
-from shared.bus.sqs_link import ANSWER_S, Link
+from shared.bus.sqs_errors import QueueMissing
+from shared.bus.sqs_link import Link
 from shared.bus.sqs_message import MAX_BATCH, Receipt, type_of, unpack
 from shared.bus.sqs_names import Names
+from shared.bus.sqs_queue import Queue
 from shared.kernel.errors import Unavailable
 
 if TYPE_CHECKING:
-    from types_aiobotocore_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
+    from types_aiobotocore_sqs.type_defs import MessageTypeDef
 
 log = structlog.get_logger()
-
-ATTEMPTS = 3  # for entries of a batch that SQS could not do this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +54,9 @@ class Receiver:
         self, subscription: Subscription, url: str, *, link: Link, names: Names, times: Times
     ) -> None:
         """Ask nothing yet: that needs somebody who wants deliveries."""
-        self.url = url
+        self.queue = Queue(url, called=subscription.queue, link=link)
         self.is_missing = False  # the queue does not exist any more
         self._subscription = subscription
-        self._link = link
         self._names = names
         self._times = times
         self._buffer: deque[Delivery] = deque()  # found, and nobody took it yet
@@ -99,19 +96,13 @@ class Receiver:
     async def acknowledge(self, receipts: Collection[Receipt]) -> None:
         """Delete what is still ours. What cannot be deleted is let go: it comes again, and is recognised."""
         handles = self._let_go(receipts)
-        async with self._in_batches(handles, "acknowledge") as batches:
-            for batch in batches:
-                answer = await self._link.sqs.delete_message_batch(
-                    QueueUrl=self.url,
-                    Entries=[{"Id": str(n), "ReceiptHandle": handle} for n, handle in batch.items()],
-                )
-                batches.failed(batch, answer.get("Failed", []))
+        await self.queue.delete(handles)
 
     async def give_back(self, receipts: Collection[Receipt]) -> None:
         """Make what is still ours visible at once. What cannot be told to SQS comes by itself, later."""
         handles = self._let_go(receipts)
         with suppress(Unavailable):
-            await self._hide(handles, 0, "give back")
+            await self.queue.hide(handles, 0, "give back")
 
     async def tend(self) -> None:
         """Keep hidden what is held, and give back what nobody asks for. Raises nothing."""
@@ -125,7 +116,7 @@ class Receiver:
         if not due:
             return
         try:
-            stale = await self._hide(due, self._times.visibility_s, "keep deliveries hidden")
+            stale = await self.queue.hide(due, self._times.visibility_s, "keep deliveries hidden")
         except Unavailable as error:
             log.warning("bus.no_heartbeat", queue=self._subscription.queue, reason=str(error))
             return
@@ -179,7 +170,7 @@ class Receiver:
     async def _run_poll(self, wanted: int, poll_s: int) -> None:
         asked_at = self._now()
         try:
-            found = await self._receive(wanted, poll_s)
+            found = await self.queue.receive(wanted, poll_s=poll_s, visibility_s=self._times.visibility_s)
         except Unavailable as error:
             self.is_missing = isinstance(error, QueueMissing)
             self._failure = error
@@ -196,25 +187,12 @@ class Receiver:
         if self._stopped:
             await self._give_back_buffer()
 
-    async def _receive(self, wanted: int, poll_s: int) -> Sequence[MessageTypeDef]:
-        doing = f"receive from {self._subscription.queue}"
-        async with self._link.asking("SQS", doing, within_s=poll_s + ANSWER_S):
-            answer = await self._link.sqs.receive_message(
-                QueueUrl=self.url,
-                MaxNumberOfMessages=wanted,
-                WaitTimeSeconds=poll_s,
-                VisibilityTimeout=self._times.visibility_s,
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
-        return answer.get("Messages", [])
-
     def _delivery(self, received: MessageTypeDef) -> Delivery:
         return unpack(received, queue=self._subscription.queue, first_queue=self._first_queue(received))
 
     def _first_queue(self, received: MessageTypeDef) -> str | None:
         """Return the queue that a dead letter died in. Where SQS does not say it, its type does."""
-        if self.url.rpartition("/")[2] != self._names.dead_letters(self._subscription.service):
+        if self.queue.url.rpartition("/")[2] != self._names.dead_letters(self._subscription.service):
             return None
         service = self._subscription.service
         if source := received.get("Attributes", {}).get("DeadLetterQueueSourceArn"):
@@ -244,50 +222,5 @@ class Receiver:
         self._news.set()
         log.info("bus.delivery_lost", queue=self._subscription.queue, reason="it is visible to others again")
 
-    async def _hide(self, handles: Sequence[str], visibility_s: int, doing: str) -> set[str]:
-        """Change how long messages stay hidden; return the handles that are stale."""
-        async with self._in_batches(handles, doing) as batches:
-            for batch in batches:
-                answer = await self._link.sqs.change_message_visibility_batch(
-                    QueueUrl=self.url,
-                    Entries=[
-                        {"Id": str(n), "ReceiptHandle": handle, "VisibilityTimeout": visibility_s}
-                        for n, handle in batch.items()
-                    ],
-                )
-                batches.failed(batch, answer.get("Failed", []))
-        return batches.stale
-
-    @asynccontextmanager
-    async def _in_batches(self, handles: Sequence[str], doing: str) -> AsyncIterator[_Batches]:
-        batches = _Batches(handles)
-        async with self._link.asking("SQS", f"{doing} in {self._subscription.queue}"):
-            yield batches
-        if batches.left:
-            raise Unavailable(f"SQS did not {doing} {len(batches.left)} deliveries")
-
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-class _Batches:
-    """Handles in tens, those that SQS could not do this time once more."""
-
-    def __init__(self, handles: Sequence[str]) -> None:
-        self.stale: set[str] = set()
-        self.left: list[str] = list(handles)
-
-    def __iter__(self) -> Iterator[dict[int, str]]:
-        for _ in range(ATTEMPTS):
-            round_of, self.left = iter(self.left), []
-            while batch := list(islice(round_of, MAX_BATCH)):
-                yield dict(enumerate(batch))
-
-    def failed(self, batch: dict[int, str], failures: Sequence[BatchResultErrorEntryTypeDef]) -> None:
-        """Take note of what was not done: a stale handle never will be."""
-        for failure in failures:
-            handle = batch[int(failure["Id"])]
-            if is_stale(failure.get("Code", "")):
-                self.stale.add(handle)
-            else:
-                self.left.append(handle)
