@@ -1,4 +1,4 @@
-"""What every test may ask for: real servers where their addresses are given, and two rules for all.
+"""What every test may ask for: real servers where their addresses are given, a way to tell counts; two rules.
 
 The addresses come from `eval "$(.ci/servers start)"`; a test that asks for a server without one is skipped,
 unless SPOOL_TEST_NO_SKIPS=1: then a run with anything skipped has failed, whatever else passed.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -20,6 +20,7 @@ import pytest
 
 TEST_SECONDS = 60  # for one test; more with @pytest.mark.limit(seconds) and a reason beside it
 TEARDOWN_SECONDS = 120  # also for fixtures that stop servers
+COUNT = "count"  # what a test counted, in the properties of its report
 
 
 @pytest.fixture
@@ -55,6 +56,16 @@ def s3_url() -> str:
     """Return the address of an empty prefix in a bucket that only this test sees."""
     bucket = urlsplit(_address("SPOOL_TEST_S3"))
     return bucket._replace(path=f"/{uuid4().hex}").geturl()
+
+
+@pytest.fixture
+def tell_count(record_property: Callable[[str, object], None]) -> Callable[[object], None]:
+    """Return what says a test's count at the end of the run, where a run that is green says it as well."""
+
+    def tell(count: object) -> None:
+        record_property(COUNT, str(count))
+
+    return tell
 
 
 def _address(variable: str) -> str:
@@ -104,6 +115,22 @@ def ended_within(seconds: int, what: str) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was counted, of tests that passed and of those that did not."""
+    told = [
+        f"{report.nodeid}: {value}"
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == COUNT
+    ]
+    if told:
+        terminalreporter.section("what was counted")
+    for line in told:
+        terminalreporter.line(line)
 
 
 class _NoSkips:

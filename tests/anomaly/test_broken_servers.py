@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ async def load(road: Road) -> AsyncIterator[None]:
 
 @pytest.mark.limit(180)  # a broker needs some seconds for each of its starts
 async def test_a_broker_that_dies_and_comes_back(
-    tmp_path: Path, postgres_url: str, lone_node: RabbitNode
+    tmp_path: Path, postgres_url: str, lone_node: RabbitNode, tell_count: Callable[[object], None]
 ) -> None:
     async with open_road(tmp_path, database=postgres_url, bus=lone_node.url) as road:
         await road.start_mills(WORKERS)
@@ -55,14 +55,14 @@ async def test_a_broker_that_dies_and_comes_back(
             await lone_node.stop()
             await lone_node.start()
         truth = await road.truth()
-    print(truth)
+    tell_count(truth)
 
     assert truth.faults == []
 
 
 @pytest.mark.limit(120)
 async def test_a_database_that_is_ended_without_a_word_and_comes_back(
-    tmp_path: Path, amqp_url: str, own_postgres: PostgresServer
+    tmp_path: Path, amqp_url: str, own_postgres: PostgresServer, tell_count: Callable[[object], None]
 ) -> None:
     async with open_road(tmp_path, database=own_postgres.url, bus=amqp_url) as road:
         await road.start_mills(WORKERS)
@@ -73,14 +73,14 @@ async def test_a_database_that_is_ended_without_a_word_and_comes_back(
                 await own_postgres.start()
                 await road.until_effects(await road.effects() + LITTLE)
         truth = await road.truth()
-    print(truth)
+    tell_count(truth)
 
     assert truth.faults == []
 
 
 @pytest.mark.limit(80)  # joining takes some seconds for each node
 async def test_the_loss_of_the_node_that_leads_the_queue(
-    tmp_path: Path, postgres_url: str, nodes: list[RabbitNode]
+    tmp_path: Path, postgres_url: str, nodes: list[RabbitNode], tell_count: Callable[[object], None]
 ) -> None:
     first, *others = nodes
     for node in others:
@@ -95,7 +95,7 @@ async def test_the_loss_of_the_node_that_leads_the_queue(
             survived = await others[0].control("list_queues", "name", "leader")
             await first.start()
         truth = await road.truth()
-    print(truth)
+    tell_count(truth)
 
     assert leaders.count(first.node) == len(leaders.splitlines()) - 1
     assert survived.count(first.node) == 0
@@ -105,7 +105,9 @@ async def test_the_loss_of_the_node_that_leads_the_queue(
 @pytest.mark.parametrize(
     "hands", [pytest.param(32, id="while it waits for more"), pytest.param(1, id="while its hands are full")]
 )
-async def test_a_queue_deleted_under_its_consumer(road: Road, amqp_url: str, hands: int) -> None:
+async def test_a_queue_deleted_under_its_consumer(
+    road: Road, amqp_url: str, hands: int, tell_count: Callable[[object], None]
+) -> None:
     await road.start_mills(1, hands=hands, work_s=0.02)
     await road.ask(10 * LITTLE)
     await road.until_effects(1)
@@ -121,7 +123,7 @@ async def test_a_queue_deleted_under_its_consumer(road: Road, amqp_url: str, han
     await road.stop()
     truth = await road.truth()
     kept = await road.count(func.count(inbox.c.id))
-    print(f"{gone} were deleted with the queue, {kept} were kept; {truth}")
+    tell_count(f"{gone} were deleted with the queue, {kept} were kept; {truth}")
 
     # What lay in the queue is lost with it, at most one handful on its way included. All else came in, and
     # nothing that came in was lost.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def hours_seen(mill: Mill) -> set[int]:
     return {round((datetime.fromisoformat(line["time"]).timestamp() - now_s) / HOUR_S) for line in lines}
 
 
-async def test_on_a_server_a_worker_whose_clock_jumps_keeps_its_claims(road: Road, tmp_path: Path) -> None:
+async def test_on_a_server_a_worker_whose_clock_jumps_keeps_its_claims(
+    road: Road, tmp_path: Path, tell_count: Callable[[object], None]
+) -> None:
     clock = Clock(tmp_path / "clock")
     (jumping,) = await road.start_mills(
         1, environment=clock.environment, lease_s=LEASE_S, work_s=WORK_S, hands=HANDS
@@ -78,13 +81,15 @@ async def test_on_a_server_a_worker_whose_clock_jumps_keeps_its_claims(road: Roa
     await road.until_all_is_heard()
     await road.stop()
     truth = await road.truth()
-    print(truth)
+    tell_count(truth)
 
     assert truth.faults == []
     assert (await road.most_attempts(), road.begun) == (1, truth.asked)
 
 
-async def test_embedded_a_clock_that_jumps_takes_no_claim_and_holds_up_no_answer(tmp_path: Path) -> None:
+async def test_embedded_a_clock_that_jumps_takes_no_claim_and_holds_up_no_answer(
+    tmp_path: Path, tell_count: Callable[[object], None]
+) -> None:
     clock = Clock(tmp_path / "clock")
     files = tmp_path / "bus.db", tmp_path / "spool.db"
     async with open_road(tmp_path, database=f"sqlite:///{files[1]}", bus=str(files[0])) as road:
@@ -97,7 +102,7 @@ async def test_embedded_a_clock_that_jumps_takes_no_claim_and_holds_up_no_answer
         await road.stop()
         await road.hear_at_the_end()
         truth = await road.truth()
-        print(truth)
+        tell_count(truth)
 
         assert truth.faults == []
         assert (await road.most_attempts(), road.begun) == (1, truth.asked)

@@ -68,7 +68,9 @@ async def asking(road: Road, over: asyncio.Event) -> None:
 
 @pytest.mark.limit(120)  # a quarter of a minute of outages, and what they leave to be done
 @pytest.mark.parametrize("side", ["bus", "database"])
-async def test_a_bad_line_loses_nothing_and_repeats_nothing(road: Road, side: str) -> None:
+async def test_a_bad_line_loses_nothing_and_repeats_nothing(
+    road: Road, side: str, tell_count: Callable[[object], None]
+) -> None:
     async with open_proxy_to(getattr(road.orders, side)) as (proxy, through):
         changed: dict[str, Any] = {side: through}
         await road.start_mills(1, lease_s=LEASE_S, **changed)  # behind the line
@@ -86,6 +88,6 @@ async def test_a_bad_line_loses_nothing_and_repeats_nothing(road: Road, side: st
         await road.until_all_is_heard()
         await road.stop()
     truth = await road.truth()
-    print(truth)
+    tell_count(truth)
 
     assert truth.faults == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -26,7 +27,9 @@ async def kill_at_random(road: Road) -> None:
 
 
 @pytest.mark.limit(300)  # ten thousand events, on two cores that have much else to do
-async def test_ten_thousand_events_lose_nothing_to_workers_that_die(road: Road) -> None:
+async def test_ten_thousand_events_lose_nothing_to_workers_that_die(
+    road: Road, tell_count: Callable[[object], None]
+) -> None:
     await road.start_mills(WORKERS)
     killing = asyncio.create_task(kill_at_random(road))
     await road.ask(EVENTS)
@@ -36,7 +39,7 @@ async def test_ten_thousand_events_lose_nothing_to_workers_that_die(road: Road) 
     await road.until_all_is_heard()
     await road.stop()
     truth = await road.truth()
-    print(f"{road.deaths} workers killed; {truth}")
+    tell_count(f"{road.deaths} workers killed; {truth}")
 
     assert truth.faults == []
     assert truth.asked == EVENTS

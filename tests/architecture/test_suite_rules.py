@@ -1,4 +1,4 @@
-"""What conftest lays on every test holds: one that hangs fails, a skip fails a run that allows none."""
+"""What conftest lays on every test holds: a hang fails, a skip where none is allowed too, a count is told."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ PASSES = "def test_passes():\n    pass\n"
 SKIPS = "import pytest\n\ndef test_skips():\n    pytest.skip('no server')\n"
 SKIPS_WHOLE = "import pytest\n\npytest.skip('no server', allow_module_level=True)\n"
 FAILS_AS_EXPECTED = "import pytest\n\n@pytest.mark.xfail\ndef test_fails():\n    raise ValueError\n"
+COUNTS = "def test_counts(tell_count):\n    tell_count('10 asked, 10 answers')\n"
 HANGS = """
 import asyncio, pytest
 
@@ -64,3 +65,14 @@ def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
 
     assert "the test did not end within 1 s" in run.stdout
     assert "1 failed, 1 passed" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("then", "ending"),
+    [pytest.param("", "1 passed", id="green"), pytest.param("    raise ValueError\n", "1 failed", id="red")],
+)
+def test_what_a_test_counted_is_told_at_the_end_of_the_run(tmp_path: Path, then: str, ending: str) -> None:
+    run = run_suite(tmp_path, COUNTS + then, allow_skips=False)
+
+    assert "test_it.py::test_counts: 10 asked, 10 answers\n" in run.stdout
+    assert ending in run.stdout
