@@ -108,15 +108,24 @@ class Relay:
 
     async def flush(self) -> None:
         """Publish all that is due now. For the end of a drain. Raises Unavailable."""
-        while await self._round():
-            pass
+        await self._publish_all(gathers=False)
 
-    async def _follow(self, told: int) -> None:
-        """Publish until nothing more comes. Where much comes it gathers first: a round costs all the same."""
-        while told:
-            if MANY_SUBJECTS <= told < SUBJECTS_PER_CLAIM:
-                await asyncio.sleep(GATHER_S)
-            told = await self._round()
+    async def _publish_all(self, *, gathers: bool) -> bool:
+        """Publish until nothing more comes; say whether there was anything. Raises Unavailable."""
+        async with self._one_at_a_time:
+            if self._may_hold_leases:
+                await self._subjects.let_go()
+            # Whatever fails from here on, a claim that was committed may be one that nobody here knows of.
+            self._may_hold_leases = True
+            claimed_ms = self._clock.monotonic_ms()
+            first = turns = await self._subjects.claim()
+            while turns:
+                await self._take_turns(turns, claimed_ms, gathers=gathers)
+                claimed_ms = self._clock.monotonic_ms()
+                turns = await self._subjects.conclude_and_claim(turns, pause_ms=_backoff_ms)
+                self._checkpoint(Step.MARKED)
+            self._may_hold_leases = False
+            return bool(first)
 
     async def _publish_for_ever(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -138,8 +147,7 @@ class Relay:
             await asyncio.sleep(moment_s)
             if self._woken.is_set():
                 return
-            if told := await self._round():
-                await self._follow(told)
+            if await self._publish_all(gathers=True):
                 return
 
     async def _wait_for_wake(self) -> None:
@@ -149,34 +157,27 @@ class Relay:
         except TimeoutError:
             pass
 
-    async def _round(self) -> int:
-        """Give each pending subject a turn. Return how many there were. Raises Unavailable."""
-        async with self._one_at_a_time:
-            if self._may_hold_leases:
-                await self._subjects.let_go()
-            # Whatever fails from here on, a claim that was committed may be one that nobody here knows of.
-            self._may_hold_leases = True
-            told = await self._take_turns()
-            self._may_hold_leases = False
-            return told
+    async def _take_turns(self, turns: Sequence[Turn], claimed_ms: int, *, gathers: bool) -> None:
+        """Give each subject its turn. They are concluded by the caller, or here when it fails.
 
-    async def _take_turns(self) -> int:
-        started_ms = self._clock.monotonic_ms()
-        turns = await self._subjects.claim()
-        if not turns:
-            return 0
-        stop_ms = started_ms + self._lease_ms - self._margin_ms
+        Where much comes it `gathers` afterwards for the next round: a round costs all the same.
+        Raises Unavailable.
+        """
+        stop_ms = claimed_ms + self._lease_ms - self._margin_ms
+        whole = False
         try:
             while self._clock.monotonic_ms() < stop_ms:
                 heads = [turn for turn in turns if turn.waiting and not turn.failed]
                 if not heads:
                     break
                 await self._publish_heads(heads)
+            if gathers and MANY_SUBJECTS <= len(turns) < SUBJECTS_PER_CLAIM:
+                await asyncio.sleep(GATHER_S)
+            whole = True
         finally:
             # Also when the transport is away: what was confirmed is marked, and the subjects are free.
-            await self._subjects.conclude(turns, pause_ms=_backoff_ms)
-            self._checkpoint(Step.MARKED)
-        return len(turns)
+            if not whole:
+                await self._subjects.conclude(turns, pause_ms=_backoff_ms)
 
     async def _publish_heads(self, turns: Sequence[Turn]) -> None:
         """Publish the oldest event of each subject. Raises Unavailable."""

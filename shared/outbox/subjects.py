@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from shared.bus.message import Message
-from shared.database.engine import Connection, Database
+from shared.database.engine import Connection, Database, Unit
 from shared.database.row_lists import RowList
 from shared.database.tables import outbox, outbox_subject
 from shared.events.envelope import CONTENT_TYPE
@@ -88,26 +88,25 @@ class Subjects:
 
     async def claim(self) -> list[Turn]:
         """Claim subjects with unsent events, the longest untouched first. Raises Unavailable."""
+        return await self._database.write(self._claim)
 
-        async def unit(connection: Connection) -> list[Turn]:
-            claimed = (await connection.execute(self._claiming)).all()
-            if not claimed:
-                return []
-            waiting = await _unsent(connection, [row.subject for row in claimed])
-            return [
-                Turn(
-                    subject=row.subject,
-                    last_sequence=row.last_sequence,
-                    attempts=row.attempts,
-                    waiting=waiting[row.subject][:EVENTS_PER_SUBJECT],
-                    complete=len(waiting[row.subject]) <= EVENTS_PER_SUBJECT,
-                    sent=[],
-                    refused=[],
-                )
-                for row in claimed
-            ]
-
-        return await self._database.write(unit)
+    async def _claim(self, connection: Connection) -> list[Turn]:
+        claimed = (await connection.execute(self._claiming)).all()
+        if not claimed:
+            return []
+        waiting = await _unsent(connection, [row.subject for row in claimed])
+        return [
+            Turn(
+                subject=row.subject,
+                last_sequence=row.last_sequence,
+                attempts=row.attempts,
+                waiting=waiting[row.subject][:EVENTS_PER_SUBJECT],
+                complete=len(waiting[row.subject]) <= EVENTS_PER_SUBJECT,
+                sent=[],
+                refused=[],
+            )
+            for row in claimed
+        ]
 
     def _to_claim(self) -> ReturningUpdate[tuple[str, int, int]]:
         now = self._database.now_sql()
@@ -143,6 +142,21 @@ class Subjects:
         What was confirmed is marked even if the lease was lost meanwhile: it was sent. The subject is given
         back only while it is ours. `pause_ms(attempts)` says how long a subject that failed is left alone.
         """
+        await self._database.write(self._to_conclude(turns, pause_ms))
+
+    async def conclude_and_claim(
+        self, turns: Sequence[Turn], *, pause_ms: Callable[[int], int]
+    ) -> list[Turn]:
+        """Do both in one transaction: see `conclude` and `claim`. Raises Unavailable."""
+        concluding = self._to_conclude(turns, pause_ms)
+
+        async def unit(connection: Connection) -> list[Turn]:
+            await concluding(connection)
+            return await self._claim(connection)
+
+        return await self._database.write(unit)
+
+    def _to_conclude(self, turns: Sequence[Turn], pause_ms: Callable[[int], int]) -> Unit[None]:
         sent = [(event.id,) for turn in turns for event in turn.sent]
         refused = [(event.id, reason) for turn in turns for event, reason in turn.refused]
         ended = []
@@ -157,7 +171,7 @@ class Subjects:
                 await connection.execute(update(outbox).where(outbox.c.id == event_id).values(refused=reason))
             await connection.execute(self._giving_back, self._turns.bind(ended))
 
-        await self._database.write(unit)
+        return unit
 
     def _to_mark(self) -> Update:
         marked = update(outbox).where(outbox.c.id == self._sent.table.c.id, outbox.c.sent_ms.is_(None))
