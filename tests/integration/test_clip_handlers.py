@@ -16,7 +16,7 @@ from services.clipper.store import Clips, Sources
 from shared.database.engine import Connection, Database
 from shared.events.clip import ClipAvailable, ClipFailed, ClipNotAvailable, ClipRefused, ClipRequested
 from shared.events.source import SourceAvailable, SourceRemoved
-from shared.inbox.outcome import Done, Later, Outcome, WorldMoved
+from shared.inbox.outcome import Done, Later, LeaseLost, Outcome, WorldMoved
 from shared.kernel.timeline import TimeRange
 from shared.media.port import ClipFile, Cut, MediaInfo, Picture, Progress, SourceBroken
 from shared.outbox.writing import Outbox
@@ -62,6 +62,7 @@ class PretendedMedia:
     """A media engine that writes down what it is asked to cut."""
 
     cuts: list[tuple[Cut, ...]] = field(default_factory=list)
+    completed: list[str] = field(default_factory=list)
     broken: SourceBroken | None = None
     lasts_ms: dict[str, int] = field(default_factory=dict)  # of sources that are asked how long they last
 
@@ -76,6 +77,9 @@ class PretendedMedia:
         if self.broken:
             raise self.broken
         self.cuts.append(tuple(cuts))
+        if options.before_completion:
+            await options.before_completion()
+        self.completed.append(into)
         stored = StoredObject(into, size_bytes=1000, etag="e", modified_ms=0)
         return ClipFile(
             stored=stored,
@@ -219,6 +223,21 @@ async def test_another_request_under_the_same_id_is_refused_and_changes_nothing(
     row = await desk.clipper.clips.find("clip-1")
     assert row is not None
     assert row.status == "available"
+
+
+async def test_work_that_lost_its_claim_completes_no_upload(desk: Desk) -> None:
+    class Lost(ClaimedWork):
+        """Work that somebody else has by now."""
+
+        async def still_ours(self) -> None:
+            raise LeaseLost
+
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+    work = Lost(waiting_since_ms=await desk.database.now_ms())
+    with pytest.raises(LeaseLost):
+        await cut_clip(request(), work=work, clipper=desk.clipper)
+
+    assert (len(desk.media.cuts), desk.media.completed) == (1, [])
 
 
 async def test_what_was_not_recorded_is_named(desk: Desk) -> None:

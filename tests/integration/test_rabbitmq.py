@@ -312,6 +312,7 @@ async def test_what_the_broker_gives_up_is_received_from_the_dead_letters(
         await bus.give_back([await receive_one(bus, asked)])
     delivery = await receive_one(bus, dead)
 
+    assert DELIVERY_LIMIT >= 100  # an outage of the database makes no innocents into dead letters
     assert (delivery.message_id, delivery.queue) == ("poison", dead.queue)
     assert asked.queue in delivery.headers["x-death"]
 

@@ -420,13 +420,6 @@ _TELLING = (
         f"{DEATHS}[local-sqlite-file-making]",
     ),
     Mutation(
-        "A restart of an embedded Spool waits for no lease of its outbox",
-        "spool/serving.py",
-        "                await release_all_subjects(platform.database)\n",
-        "",
-        f"{DEATHS}[local-sqlite-file-telling]",
-    ),
-    Mutation(
         "Whoever gets the lock on the directory frees the subjects as well",
         "shared/outbox/subjects.py",
         "outbox_subject.c.relay.is_not(None))\n",

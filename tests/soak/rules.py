@@ -437,12 +437,9 @@ MUTATIONS = (
     Mutation(
         "The token is checked just before an upload is completed",
         "services/clipper/handlers.py",
-        (
-            '        content_type="video/mp4", if_absent=True, owner=work.owner, '
-            "before_completion=work.still_ours\n"
-        ),
-        '        content_type="video/mp4", owner=work.owner\n',
-        "tests/anomaly/test_lost_claim.py::test_a_worker_that_lost_its_claim_adds_nothing",
+        'content_type="video/mp4", if_absent=True, owner=work.owner, before_completion=work.still_ours\n',
+        'content_type="video/mp4", if_absent=True, owner=work.owner\n',
+        "tests/integration/test_clip_handlers.py::test_work_that_lost_its_claim_completes_no_upload",
     ),
     Mutation(
         "A done row keeps no body",
