@@ -36,6 +36,7 @@ from spool.migrations import migrate
 from tests.anomaly.nursery import Nursery, Victim
 from tests.anomaly.recordings import Footage
 from tests.anomaly.strangers import API_KEY, LocalStranger, RabbitStranger, Stranger
+from tests.broker_turn import broker_turn
 
 CLOCK = SystemClock()
 CAMERA = "gate"
@@ -261,6 +262,7 @@ async def open_installation(
         stack.push_async_callback(storage.close)
         stranger: Stranger = LocalStranger(directory)
         if addresses.bus is not None:
+            await stack.enter_async_context(broker_turn(addresses.bus))
             rabbit = await RabbitStranger.open(addresses.bus)
             stack.push_async_callback(rabbit.close)
             stranger = rabbit

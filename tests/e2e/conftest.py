@@ -14,6 +14,7 @@ from shared.events.clip import ClipRequested
 from shared.events.source import SourceAvailable, SourceRemoved
 from spool.camera import Camera, Recording
 from tests.adjoining import record_adjoining
+from tests.broker_turn import broker_turn
 from tests.e2e.running_spool import LISTENER, START_MS, RunningSpool, running_spool, spool_settings
 
 RECORDING_MS = 6_000
@@ -48,9 +49,10 @@ async def rabbitmq(amqp_url: str) -> AsyncIterator[str]:
 
     All of the suite shares one virtual host, and the queues of a real Spool have their own names.
     """
-    await _clear(amqp_url)
-    yield amqp_url
-    await _clear(amqp_url)
+    async with broker_turn(amqp_url):
+        await _clear(amqp_url)
+        yield amqp_url
+        await _clear(amqp_url)
 
 
 async def _clear(amqp_url: str) -> None:
