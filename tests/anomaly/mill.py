@@ -52,7 +52,7 @@ class Orders:
     bus: str  # an AMQP URL, `aws:…`, or the path of a local bus's file
     database: str
     service: str
-    lease_s: float = 3.0
+    lease_s: float = 5.0  # waited for when a mill was killed; a busy machine has to keep it
     hands: int = 32
     work_s: float = 0.0  # how long each piece of work takes
     visibility_s: int = 60  # on SQS

@@ -15,7 +15,8 @@ import pytest
 from tests.anomaly.road import Road
 from tests.integration.tcp_proxy import TcpProxy, open_proxy_to
 
-LEASE_S = 2.0
+LEASE_S = 2.0  # of who stands behind the line: shorter than what befalls it
+STEADY_S = 10.0  # of the other one, who keeps it on a busy machine as well
 LONGER_THAN_A_LEASE_S = 3.0
 A_WHILE_S = 1.0
 LATENCY_S = 0.05
@@ -74,7 +75,7 @@ async def test_a_bad_line_loses_nothing_and_repeats_nothing(
     async with open_proxy_to(getattr(road.orders, side)) as (proxy, through):
         changed: dict[str, Any] = {side: through}
         await road.start_mills(1, lease_s=LEASE_S, **changed)  # behind the line
-        await road.start_mills(1, lease_s=LEASE_S)
+        await road.start_mills(1, lease_s=STEADY_S)
         over = asyncio.Event()
         flow = asyncio.create_task(asking(road, over))
         for evil in EVILS:

@@ -19,7 +19,7 @@ from tests.anomaly.recordings import record_footage
 
 # Cannot be copied into a clip: one ffmpeg reads it, through its Spool, and encodes it anew.
 FOREIGN = Camera(width=640, height=360, gop_frames=15, b_frames=0, video_codec="mpeg4")
-LEASE_S = 3
+LEASE_S = 3  # of who stands still; the other one keeps the usual one, also on a busy machine
 
 
 @pytest.fixture
@@ -74,16 +74,15 @@ async def test_the_ffmpeg_of_a_lost_claim_is_ended(
 ) -> None:
     installation = foreign_installation
     request = installation.request("lost")
-    environment = installation.environment(lease_s=LEASE_S)
     await installation.stranger.publish([request], running=False)
-    first = await nursery.bear(environment, installation.directory)
+    first = await nursery.bear(installation.environment(lease_s=LEASE_S), installation.directory)
     await until_it_encodes(first)
     first.send(signal.SIGSTOP)
     still_there = ffmpegs_of(first)  # it waits for its source, which its Spool does not send
     for pid in still_there:
         os.kill(pid, signal.SIGSTOP)  # so that it cannot come to its own end, and has to be brought to one
     (installation.directory / "second").mkdir()
-    second = await nursery.bear(environment, installation.directory / "second")
+    second = await nursery.bear(installation.environment(), installation.directory / "second")
     await installation.until(second.has_ended, "lost")
     first.send(signal.SIGCONT)
     while ffmpegs_of(first):  # noqa: ASYNC110  # nothing tells of it
