@@ -2,6 +2,10 @@
 
 SIGSTOP is what a frozen virtual machine, a swapping host or a long pause look like to everybody else.
 Its lease is made to run out, so that neither process needs a short one that a busy machine could not keep.
+
+The other one has finished when the first goes on. So this is the test of what it does then: it adds nothing
+outside the database, and says that it lost. That its token keeps it from committing, also while the other
+still works, is for tests/integration/test_finishing_together.py; docs/reliability/races.md has them all.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ async def until_said(victim: Victim, words: str) -> None:
     "name",
     [
         pytest.param("storage.writer before completion", id="just before its clip would appear"),
-        pytest.param("step.handled", id="just before it would commit"),
+        pytest.param("step.handled", id="with its clip made, before its end is committed"),
     ],
 )
 async def test_a_worker_that_lost_its_claim_adds_nothing(

@@ -88,7 +88,7 @@ GROWS: dict[tuple[str, frozenset[tuple[str, str]]], Callable[[float], bool]] = {
         ("spool_storage_written_bytes_total", {}, counts(10_000)),
         ("spool_ffmpeg_runs_total", {"purpose": "decode", "status": "done"}, counts(1)),
         ("spool_ffmpeg_duration_seconds_count", {"purpose": "decode"}, counts(1)),
-        ("spool_uploads_swept_total", {}, counts(0)),
+        ("spool_uploads_swept_total", {}, within(0, 0)),  # some: tests/integration/test_upload_sweeper.py
     )
 }
 

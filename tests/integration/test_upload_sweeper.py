@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import insert, update
 
+from services.clipper.periodic import GRACE_MS, sweep_uploads
+from services.clipper.settings import ClipperSettings
 from shared.database.engine import Connection, Database
 from shared.database.tables import State, inbox
+from shared.database.tables import upload as upload_table
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
 from shared.storage.local_writer import FileWriter
@@ -66,6 +70,16 @@ class Place:
 
         await self.database.write(unit)
         return claim[0], claim[1] + 1
+
+    async def age(self, by_ms: int) -> None:
+        """Let the uploads in the journal have begun so much earlier."""
+
+        async def unit(connection: Connection) -> None:
+            await connection.execute(
+                update(upload_table).values(started_ms=upload_table.c.started_ms - by_ms)
+            )
+
+        await self.database.write(unit)
 
     async def leave_unfinished(self, key: str, owner: tuple[int, int] | None) -> None:
         """Write as a process does that is killed after its first part."""
@@ -285,3 +299,15 @@ async def test_a_finished_object_leaves_no_row(place: Place) -> None:
 
     assert await place.journal.rows() == []
     assert await place.unfinished_keys() == []
+
+
+@on_s3
+async def test_what_the_clipper_sweeps_is_counted(place: Place) -> None:
+    before = REGISTRY.get_sample_value("spool_uploads_swept_total") or 0
+    for key in ("clips/a", "clips/b"):
+        await place.leave_unfinished(key, await place.claim(lease_ms=-2 * GRACE_MS))
+    await place.age(2 * GRACE_MS)
+    for _ in range(2):  # there is nothing left to count the second time
+        await sweep_uploads(storage=place.storage, uploads=place.journal, settings=ClipperSettings())
+
+    assert (REGISTRY.get_sample_value("spool_uploads_swept_total") or 0) - before == 2

@@ -154,6 +154,12 @@ def test_the_content_type_says_that_an_event_is_structured() -> None:
     assert received.event.id == "of the body"
 
 
+def test_headers_are_no_envelope_for_a_body_that_is_said_to_have_its_own() -> None:
+    received = read(json.dumps(REQUEST).encode(), attributes("cloudEvents:"), "Application/CloudEvents+json")
+
+    assert (received.event.source, received.event.id) == ("bare", "message-1")
+
+
 def test_a_bridge_that_copies_the_attributes_changes_nothing() -> None:
     body = json.dumps(ENVELOPE | {"id": "of the body"}).encode()
 
