@@ -47,6 +47,7 @@ own, by which it is worked once however often it comes; requests are also recogn
 | CloudEvent, structured | `specversion` in the body | its `source` and `id` |
 | CloudEvent, binary | headers or message attributes `cloudEvents:id`, `cloudEvents_id`, `ce-id` or `ce_id`, with `specversion`, `source`, `type` and so on alike | its `source` and `id` |
 | bare body: the `data` alone | none of the others; the queue says what type it is | the message's own id: `MessageId` of SNS, else of SQS; `message_id` of AMQP; else it is new each time |
+| bare body of a call, `{"recordingID", "callEndingTimestamp"}` | as above | as above |
 | the same in single quotes, with `True`, `False`, `None` | it is no JSON | as above |
 | envelope of SNS around any of these, without raw delivery | `"Type": "Notification"` | of what is inside; a bare body has the `MessageId` of SNS |
 | notification of S3, also by EventBridge | `Records[].s3`, or `"source": "aws.s3"` | bucket, key, what happened, `sequencer`; without a sequencer the message's id with the number of the record |
@@ -57,6 +58,9 @@ each on its own queue; what is of no interest to a queue is acknowledged and cou
 (`spool_received_messages_total{result="ignored"}`), and so is `s3:TestEvent`. The camera and the start come from the
 object's name, `<camera>.stream.YYYYmmddTHHMMSSmmm.mp4` or `<camera>.YYYYmmddTHHMMSS.mp4` in UTC; a video of
 another name, or in another bucket than Spool's, is a dead letter. Give notifications a filter of prefix and suffix.
+
+The form of a call that ended is read already, as `call_ended`, and waits for its service: there is a queue for it once
+the merger is there, which joins calls to their screen recordings. Until then nothing takes it from a bus.
 
 What cannot be read is kept as a dead letter under the id of its message, byte for byte, with every field that is
 wrong: `spool dead-letters list`. The same event comes in when it is sent again without the fault, under the same id."""
@@ -71,14 +75,20 @@ a subscriber gets the same as if it had been published below `default` with `Mes
 The event's attributes travel as headers or message attributes, `cloudEvents_id`, `cloudEvents_source`,
 `cloudEvents_type`, `cloudEvents_subject`, `cloudEvents_sequence`, `cloudEvents_time`, and `traceparent`: dedupe on
 the first two. Where SQS has no room for all of them, the last ones are in the attribute `spool`.
-Types without an older form go out as their bare `data`. Spool itself understands both forms as the same event.
+Types without an older form go out as their bare `data`, which Spool reads as the same event; its own results in
+plain form it does not read, and no service of it subscribes to them.
 
 | event | `status` |
 | --- | --- |
 | `clip_available` | `CLIP_AVAILABLE` |
 | `clip_not_available` | `CLIP_NOT_AVAILABLE` |
 | `clip_refused` | `CLIP_TOO_LONG` for `too_long`, `CLIP_OUT_OF_RANGE` for `in_the_future`, else `CLIP_REFUSED` |
-| `clip_failed` | `FATAL_ERROR` |"""
+| `clip_failed` | `FATAL_ERROR` |
+
+A request for another range or camera under a `clipId` that is taken already is refused as `conflicting_duplicate`.
+That is told as a CloudEvent only: in plain form nothing is sent, because subscribers know a result by its `clipId` and
+would lose the clip that they have. The older `CLIP_RETRY_TIMEOUT` is not sent, and `retryTimestamps` is empty: a later
+clipper may send both."""
 
 
 def events_page(made_by: str) -> str:

@@ -12,6 +12,7 @@ from shared.events.fields import CameraId, EndMs, Name, ObjectKey, StartMs, Wire
 ClipId = Annotated[
     Name, Field(description="The caller's name of the clip; the same request again is answered again.")
 ]
+CONFLICTING = "conflicting_duplicate"  # the reason of a refusal: its clip id is another request's
 
 
 class ClipRequested(EventData):

@@ -11,7 +11,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from shared.events.clip import ClipAvailable, ClipFailed, ClipNotAvailable, ClipOutcome, ClipRefused
+from shared.events.clip import (
+    CONFLICTING,
+    ClipAvailable,
+    ClipFailed,
+    ClipNotAvailable,
+    ClipOutcome,
+    ClipRefused,
+)
+from shared.events.envelope import EventData
 from shared.events.registry import Received
 
 CONTENT_TYPE = "application/json"
@@ -30,6 +38,15 @@ class PublicPlace:
     bucket: str
     prefix: str
     url: str
+
+
+def has_plain_form(data: EventData) -> bool:
+    """Say whether those who read plain results could understand an event.
+
+    They know a result by its `clipId` alone: told that another request was refused under the id of a clip
+    that they have, they would lose that clip.
+    """
+    return not (isinstance(data, ClipRefused) and data.reason == CONFLICTING)
 
 
 def plain_body(received: Received, place: PublicPlace) -> bytes:

@@ -68,11 +68,11 @@ class Relay:
         poll_s: float = POLL_S,
         lease_ms: int = LEASE_MS,
         checkpoint: Checkpoint = pass_by,
-        form: Callable[[Message], Message] = _as_it_is,
+        form: Callable[[Message], Message | None] = _as_it_is,
     ) -> None:
         """`name` is this process's own, different from that of every other relay on the database.
 
-        `form` is given each message before it is published, and keeps its id.
+        `form` is given each message before it is published, and keeps its id; None: send nothing.
         """
         self._bus = bus
         self._database = database
@@ -202,13 +202,13 @@ class Relay:
         except Unroutable as error:
             # It keeps its place: what comes later about the subject must not come before it.
             turn.failed = True
-            self._count([event], "unroutable")
+            self._count([event.message], "unroutable")
             log.error(  # noqa: TRY400  # the place where it was raised says nothing
                 "outbox.unroutable", **_names(turn, event), reason=str(error)
             )
         except Permanent as error:
             turn.refused.append((turn.waiting.pop(0), str(error)))
-            self._count([event], "refused")
+            self._count([event.message], "refused")
             log.error(  # noqa: TRY400  # as above
                 "outbox.refused", **_names(turn, event), reason=str(error)
             )
@@ -216,33 +216,35 @@ class Relay:
             turn.sent.append(turn.waiting.pop(0))
 
     async def _publish(self, events: Sequence[Unsent]) -> None:
+        messages = [formed for event in events if (formed := self._form(event.message))]
+        if not messages:
+            return
         system = self._bus.capabilities.system
         try:
             with PUBLISHED_MESSAGES_SECONDS.labels(system).time():
-                await self._confirmed(events)
+                await self._confirmed(messages)
         except SpoolError as error:
             PUBLISHED_MESSAGES_EXCEPTIONS.labels(system, type(error).__name__).inc()
             if not isinstance(error, Unroutable | Permanent):
-                self._count(events, "error")
+                self._count(messages, "error")
             raise
         self._checkpoint(Step.PUBLISHED)
-        self._count(events, "success")
+        self._count(messages, "success")
         size = PUBLISHED_MESSAGES_SIZE.labels(system)
-        for event in events:
-            size.observe(len(event.message.body))
+        for message in messages:
+            size.observe(len(message.body))
 
-    async def _confirmed(self, events: Sequence[Unsent]) -> None:
+    async def _confirmed(self, messages: Sequence[Message]) -> None:
         try:
-            with self._spans(events) as messages:
+            with self._spans(messages) as traced:
                 async with asyncio.timeout(self._margin_ms / 1000):
-                    await self._bus.publish(messages)
+                    await self._bus.publish(traced)
         except TimeoutError as error:
             raise Unavailable("the transport does not confirm") from error
 
     @contextmanager
-    def _spans(self, events: Sequence[Unsent]) -> Iterator[list[Message]]:
+    def _spans(self, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
         """Give each message a span of its own, which its receiver goes on from, where spans are collected."""
-        messages = [self._form(event.message) for event in events]
         if not recording():
             yield messages
             return
@@ -267,8 +269,8 @@ class Relay:
             body_bytes=len(message.body),
         )
 
-    def _count(self, events: Iterable[Unsent], status: str) -> None:
-        for event_type, number in Counter(event.message.type for event in events).items():
+    def _count(self, messages: Iterable[Message], status: str) -> None:
+        for event_type, number in Counter(message.type for message in messages).items():
             PUBLISHED_MESSAGES.labels(self._bus.capabilities.system, event_type, status).inc(number)
 
     async def _observe(self) -> None:

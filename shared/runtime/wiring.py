@@ -247,8 +247,8 @@ def _bucket(settings: Settings) -> Bucket | None:
     return Bucket(name=address.bucket, prefix=address.prefix)
 
 
-def _form(settings: Settings) -> Callable[[Message], Message]:
-    """Return what each message is sent as."""
+def _form(settings: Settings) -> Callable[[Message], Message | None]:
+    """Return what each message is sent as, where it is sent."""
     if settings.bus_format == "cloudevents":
         return _as_it_is
     bucket = _bucket(settings)

@@ -162,6 +162,22 @@ async def test_a_transaction_that_is_undone_leaves_no_gap(database: Database) ->
     assert second.sequence == first.sequence + 1
 
 
+async def test_what_has_no_form_is_told_to_nobody_and_holds_nobody_up(database: Database) -> None:
+    town = Town()
+
+    def without_the_first(message: Message) -> Message | None:
+        return None if message.id == "gate-0" else message
+
+    relay = relay_of(database, town, form=without_the_first)
+    await write(database, event("gate", 0))
+    await relay.flush()
+    await write(database, event("gate", 1), event("door", 0))
+    await relay.flush()
+
+    assert sorted(message.id for message in town.heard) == ["door-0", "gate-1"]
+    assert all(row.sent_ms is not None for row in await told(database))
+
+
 async def test_a_body_carries_its_sequence_as_text_that_sorts(database: Database) -> None:
     await write(database, event("gate", 0), event("gate", 1))
     first, second = [json.loads(row.body)["sequence"] for row in await told(database)]

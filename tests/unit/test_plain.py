@@ -65,7 +65,9 @@ def sent(data: EventData, place: PublicPlace = PLACE) -> Message:
         mandatory=False,
         headers={"traceparent": TRACEPARENT},
     )
-    return as_plain(message, place=place)
+    plain = as_plain(message, place=place)
+    assert plain is not None
+    return plain
 
 
 def body_of(data: EventData, place: PublicPlace = PLACE) -> Any:
@@ -110,7 +112,7 @@ def test_without_a_url_of_their_own_objects_are_told_by_path() -> None:
         pytest.param(ClipNotAvailable(**ASKED, missing=()), "CLIP_NOT_AVAILABLE", id="not available"),
         pytest.param(refused("too_long"), "CLIP_TOO_LONG", id="too long"),
         pytest.param(refused("in_the_future"), "CLIP_OUT_OF_RANGE", id="out of range"),
-        pytest.param(refused("conflicting_duplicate"), "CLIP_REFUSED", id="no word for it"),
+        pytest.param(refused("end_before_start"), "CLIP_REFUSED", id="no word for it"),
         pytest.param(ClipFailed(**ASKED, reason="r", fault="source", next="n"), "FATAL_ERROR", id="failed"),
     ],
 )
@@ -124,6 +126,13 @@ def test_an_unsuccessful_clip_has_no_place(outcome: ClipOutcome, status: str) ->
         "retryTimestamps": [],
         "thumbnail": {"sizes": []},
     }
+
+
+def test_a_clip_is_not_taken_from_its_subscribers_by_another_request_under_its_id() -> None:
+    event = announce(refused("conflicting_duplicate"), source="/spool/clipper", time_ms=1_000)
+    message = Message(event.id, event.type, event.to_bytes(), CONTENT_TYPE, mandatory=False)
+
+    assert as_plain(message, place=PLACE) is None
 
 
 def test_what_has_no_older_form_goes_out_as_its_data() -> None:
@@ -157,6 +166,7 @@ def test_to_spool_itself_a_plain_command_is_the_event_that_it_was() -> None:
     )
     message = Message("event-1", event.type, event.to_bytes(), CONTENT_TYPE, mandatory=True)
     plain = as_plain(message, place=PLACE)
+    assert plain is not None
 
     letter = Letter(plain.body, plain.id, plain.headers, plain.content_type)
     again = read_event(letter, expected="clip_requested")

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from services.clipper.domain.clip_request import Refusal, digest_of
 from shared.events.clip import (
+    CONFLICTING,
     ClipAvailable,
     ClipFailed,
     ClipNotAvailable,
@@ -45,7 +46,7 @@ def refused(request: ClipRequested, refusal: Refusal) -> ClipRefused:
 def conflicting_duplicate(request: ClipRequested) -> ClipRefused:
     """Refuse a request whose id already names another one."""
     message = "another camera or range was asked for under this id before; use a new id"
-    return refused(request, Refusal("conflicting_duplicate", "clipId", message))
+    return refused(request, Refusal(CONFLICTING, "clipId", message))
 
 
 def not_available(request: ClipRequested, missing: Iterable[TimeRange]) -> ClipNotAvailable:
