@@ -44,7 +44,7 @@ own, by which it is worked once however often it comes; requests are also recogn
 
 | form | known by | identity |
 | --- | --- | --- |
-| CloudEvent, structured | `specversion` in the body | its `source` and `id` |
+| CloudEvent, structured; JSON in `data_base64` as well as in `data` | `specversion` in the body | its `source` and `id` |
 | CloudEvent, binary | headers or message attributes `cloudEvents:id`, `cloudEvents_id`, `ce-id` or `ce_id`, with `specversion`, `source`, `type` and so on alike | its `source` and `id` |
 | bare body: the `data` alone | none of the others; the queue says what type it is | the message's own id: `MessageId` of SNS, else of SQS; `message_id` of AMQP; else it is new each time |
 | bare body of a call, `{"recordingID", "callEndingTimestamp"}` | as above | as above |

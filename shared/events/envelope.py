@@ -14,14 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from shared.events.fields import Wire
+from shared.events.fields import PRINTABLE, Wire
 from shared.kernel.ids import derived_id
 
 CONTENT_TYPE = "application/cloudevents+json"
 
 
-# Identities are kept in databases, one of which holds no NUL, and shown on terminals.
-PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(r"[ -~]{1,512}")  # https://www.w3.org/TR/trace-context/#tracestate-limits
 

@@ -11,8 +11,16 @@ from shared.kernel.keys import MAX_KEY_BYTES, check_key
 
 LATEST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last moment ISO 8601 can write
 
+# Identities are kept in databases, one of which holds no NUL, and shown on terminals.
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 # One segment of a key, and of a URL path, without quoting.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+Name = Annotated[str, Field(pattern=NAME)]
+# What is told to whoever sent something that does not match.
+PATTERNS_IN_WORDS = {
+    PRINTABLE: "must not hold control characters, such as NUL or a line break",
+    NAME: "may hold letters from A to Z, digits, '.', '_' and '-', at most 128, first a letter or a digit",
+}
 CameraId = Annotated[Name, Field(description="The camera's name, the same in requests and in sources.")]
 ObjectKey = Annotated[
     str, AfterValidator(check_key), Field(json_schema_extra={"minLength": 1, "maxLength": MAX_KEY_BYTES})

@@ -47,9 +47,10 @@ def _load(text: str) -> object:
         not_json = error
     try:
         return json.loads(to_json(text))
-    except ValueError:
-        # The first error is told: where both forms fail, JSON was meant.
-        raise _unreadable_body(f"is not JSON: {not_json}") from not_json
+    except ValueError as error:
+        # Which of the two was meant is not known, and the advice of each is wrong for the other.
+        nor = f"; read with single quotes: {error}" if "'" in text else ""
+        raise _unreadable_body(f"is not JSON: {not_json}{nor}") from not_json
 
 
 def _not_plain(parsed: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +56,7 @@ def read_posted(body: bytes) -> Received:
 
 def read_cloud_event(parsed: Mapping[str, Any], *, expected: str | None = None) -> Received:
     """Read a CloudEvent that is a JSON object: of the expected type, or of any. Raises Unreadable."""
+    parsed = _with_data(parsed)
     check_plain(parsed)
     try:
         event = Event.model_validate(parsed)
@@ -69,3 +72,24 @@ def read_cloud_event(parsed: Mapping[str, Any], *, expected: str | None = None) 
         return Received(event, data_type.model_validate(event.data))
     except ValidationError as error:
         raise Unreadable(field_problems(error, within="data.")) from error
+
+
+def _with_data(parsed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take data out of `data_base64`, where CloudEvents allows a publisher to put them. Raises Unreadable."""
+    if "data" in parsed or "data_base64" not in parsed:
+        return parsed
+    encoded = parsed["data_base64"]
+    try:
+        body = base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else None
+    except (binascii.Error, ValueError):
+        body = None
+    if body is None:
+        raise Unreadable((FieldProblem("data_base64", "is not text in base64; or send the object in data"),))
+    try:
+        data = parse(body)
+    except Unreadable as error:
+        told = error.problems[0].message
+        raise Unreadable(
+            (FieldProblem("data_base64", f"holds no JSON object, decoded it {told}"),)
+        ) from error
+    return {name: value for name, value in parsed.items() if name != "data_base64"} | {"data": data}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from shared.events.fields import PATTERNS_IN_WORDS
 from shared.kernel.errors import Refused
 
 MAX_PROBLEMS = 20  # told of one event: a person mends the first ones, and a log line stays short
@@ -31,11 +33,16 @@ class Unreadable(Refused):
 
 def field_problems(error: ValidationError, *, within: str = "") -> tuple[FieldProblem, ...]:
     """Say of each invalid field, by its published name below `within`, what is wrong with it."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
+    found = error.errors(include_url=False, include_input=False)
     return tuple(
         FieldProblem(
             field=within + (".".join(str(step) for step in detail["loc"]) or "body"),
-            message=detail["msg"].removeprefix("Value error, "),
+            message=_said(detail),
         )
         for detail in found[:MAX_PROBLEMS]
     )
+
+
+def _said(detail: ErrorDetails) -> str:
+    pattern = detail.get("ctx", {}).get("pattern")
+    return PATTERNS_IN_WORDS.get(str(pattern)) or detail["msg"].removeprefix("Value error, ")

@@ -85,6 +85,9 @@ def _event_to_publish(
         raise typer.BadParameter("a CloudEvent in a file has its own id", param_hint="--id")
     name, text = ("--data", body) if body is not None else _read(file or "-")
     content = _json_object(name, text or "")
+    if event_type is not None and "specversion" in content:
+        advice = "is a whole CloudEvent already, with a type of its own: publish it without --type"
+        raise typer.BadParameter(f"{name} {advice}", param_hint="--type")
     return content if event_type is None else _wrapped(event_type, content, event_id)
 
 

@@ -69,6 +69,12 @@ def test_a_line_has_no_breaks_no_escapes_and_an_end() -> None:
         pytest.param(["clips", "list", "--max-items", "0"], 2, "--max-items", id="page-of-nothing"),
         pytest.param(["events", "publish"], 2, "--data", id="nothing-to-publish"),
         pytest.param(["events", "publish", "--data", "{}"], 2, "--type", id="data-without-a-type"),
+        pytest.param(
+            ["events", "publish", "--type", "call_ended", "--data", '{"specversion": "1.0"}'],
+            2,
+            "without --type",
+            id="a-whole-event-with-a-type",
+        ),
         pytest.param(["events", "publish", "call_ended"], 2, "--data", id="type-without-data"),
         pytest.param(
             ["events", "publish", "--type", "x", "--data", "{"], 1, "--data is not JSON", id="bad-json"

@@ -87,6 +87,7 @@ def test_any_bytes_are_an_event_or_unreadable(body: bytes) -> None:
         pytest.param(request_with('"a": -1e999'), "a number that JSON", id="infinite"),
         pytest.param(request_with('"a": ' + "9" * 5000), "is not JSON", id="more digits than python reads"),
         pytest.param(b"{'a': 'it}", "is not JSON", id="a string without an end"),
+        pytest.param(b"{'a': 'b',, 'c': 1}", "with single quotes: .*column 11", id="wrong in single quotes"),
         pytest.param(b"'" * 200_000, "is a str", id="many quotes"),
         pytest.param(b"-" * 200_000 + b"1", "is not JSON", id="many signs"),
         pytest.param(b"{'a': __import__('os').getpid()}", "is not JSON", id="a program"),

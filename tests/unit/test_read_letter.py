@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -137,6 +138,48 @@ def test_a_binary_cloud_event_that_is_wrong_is_unreadable(headers: dict[str, str
         read(json.dumps(REQUEST).encode(), attributes("ce-") | headers)
 
     assert caught.value.field == field
+
+
+def in_base64(body: bytes) -> bytes:
+    members = {name: value for name, value in ENVELOPE.items() if name != "data"}
+    return json.dumps(members | {"data_base64": base64.b64encode(body).decode()}).encode()
+
+
+def test_data_may_come_in_base64() -> None:
+    received = read(in_base64(json.dumps(REQUEST).encode()))
+
+    assert received.data == ClipRequested.model_validate(REQUEST)
+    assert json.loads(received.event.to_bytes())["data"] == REQUEST
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param(in_base64(b"x"), "holds no JSON object", id="no json"),
+        pytest.param(in_base64(b"[]"), "is a list", id="no object"),
+        pytest.param(in_base64(b"{}").replace(b"e30=", b"e3,="), "is not text in base64", id="no base64"),
+        pytest.param(in_base64(b"{}").replace(b'"e30="', b"7"), "is not text in base64", id="no text"),
+    ],
+)
+def test_what_base64_holds_is_told_when_it_is_no_data(body: bytes, words: str) -> None:
+    with pytest.raises(Unreadable, match=words) as caught:
+        read(body)
+
+    assert caught.value.field == "data_base64"
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        pytest.param(ENVELOPE | {"id": "a\0"}, "id: must not hold control characters", id="NUL"),
+        pytest.param(
+            ENVELOPE | {"data": REQUEST | {"clipId": "a/b"}}, "clipId: may hold letters", id="slash"
+        ),
+    ],
+)
+def test_what_a_name_may_hold_is_said_in_words(event: dict[str, Any], words: str) -> None:
+    with pytest.raises(Unreadable, match=words):
+        read(json.dumps(event).encode())
 
 
 def test_headers_cannot_stand_in_for_the_data() -> None:
