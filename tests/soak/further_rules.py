@@ -234,7 +234,7 @@ _WORKING = (
         "shared/inbox/intake.py",
         "            if self._clock.monotonic_ms() < self._pause.until_ms:\n",
         "            if False:\n",
-        "tests/unit/test_intake.py::test_nothing_is_taken_while_a_dependency_says_that_it_is_away",
+        "tests/unit/test_intake.py::test_several_in_a_row_that_find_it_away_are_an_outage_whatever_it_says",
     ),
     Mutation(
         "A handler registers before it looks",
