@@ -250,20 +250,6 @@ _WORKING = (
         f"{CLIPS}::test_a_source_that_comes_while_a_request_registers_is_seen",
     ),
     Mutation(
-        "What another process makes ready is heard of at once",
-        "shared/inbox/wake.py",
-        "        await notify(connection, READY_WORK)\n",
-        "        pass\n",
-        f"{INBOX}::test_what_another_process_makes_ready_is_heard_of",
-    ),
-    Mutation(
-        "Other processes hear that work which waits was cancelled",
-        "shared/inbox/listing.py",
-        "        if row.state == State.READY:\n            await notify(connection, READY_WORK)\n",
-        "",
-        f"{INBOX}::test_what_another_process_makes_ready_is_heard_of",
-    ),
-    Mutation(
         "Old rows are dropped in slices",
         "shared/database/purging.py",
         "chosen = old.limit(SLICE_ROWS).cte",
