@@ -450,13 +450,6 @@ _STORING = (
         ),
         "tests/contract/test_storage.py::test_an_unfinished_upload_is_listed_and_can_be_aborted",
     ),
-    Mutation(
-        "A child process is ended with its whole group",
-        "shared/media/ffmpeg.py",
-        "        start_new_session=True,",
-        "        start_new_session=False,",
-        "tests/media/test_ffmpeg_process.py::test_cancelling_leaves_no_process",
-    ),
 )
 
 FURTHER = (*_IDENTITY, *_ACCEPTING, *_WORKING, *_ENDING, *_TELLING, *_STORING)
