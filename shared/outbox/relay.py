@@ -48,6 +48,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 FIRST_BACKOFF_MS = 500  # of one subject whose command nobody has subscribed to
 LONGEST_BACKOFF_MS = 60_000
+UNROUTABLE_ATTEMPTS = 80  # about an hour of them: who starts a service after its callers has done so by then
 OBSERVE_S = 10.0
 
 
@@ -200,20 +201,29 @@ class Relay:
         try:
             await self._publish([event])
         except Unroutable as error:
-            # It keeps its place: what comes later about the subject must not come before it.
-            turn.failed = True
-            self._count([event.message], "unroutable")
-            log.error(  # noqa: TRY400  # the place where it was raised says nothing
-                "outbox.unroutable", **_names(turn, event), reason=str(error)
-            )
+            self._wait_for_subscriber(turn, error)
         except Permanent as error:
-            turn.refused.append((turn.waiting.pop(0), str(error)))
-            self._count([event.message], "refused")
-            log.error(  # noqa: TRY400  # as above
-                "outbox.refused", **_names(turn, event), reason=str(error)
-            )
+            self._give_up(turn, str(error))
         else:
             turn.sent.append(turn.waiting.pop(0))
+
+    def _wait_for_subscriber(self, turn: Turn, error: Unroutable) -> None:
+        """Let the command keep its place, for about an hour: what comes later must not come before it."""
+        if turn.attempts >= UNROUTABLE_ATTEMPTS:
+            self._give_up(turn, f"{error}: start the service that takes it, and replay this")
+            turn.attempts = 0  # the next command has its own hour
+            return
+        event = turn.waiting[0]
+        turn.failed = True
+        self._count([event.message], "unroutable")
+        log.error("outbox.unroutable", **_names(turn, event), reason=str(error))
+
+    def _give_up(self, turn: Turn, reason: str) -> None:
+        """Make the event a dead letter of the outbox; its subject goes on."""
+        event = turn.waiting.pop(0)
+        turn.refused.append((event, reason))
+        self._count([event.message], "refused")
+        log.error("outbox.refused", **_names(turn, event), reason=reason)
 
     async def _publish(self, events: Sequence[Unsent]) -> None:
         messages = [formed for event in events if (formed := self._form(event.message))]

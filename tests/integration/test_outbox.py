@@ -23,7 +23,7 @@ from shared.kernel.checkpoint import Step
 from shared.kernel.errors import Conflict, NotFound, Permanent, Refused, Unavailable
 from shared.outbox.reading import last_id, purge, purge_subjects, read_after
 from shared.outbox.refused import list_refused, send_again
-from shared.outbox.relay import Relay
+from shared.outbox.relay import UNROUTABLE_ATTEMPTS, Relay
 from shared.outbox.subjects import EVENTS_PER_SUBJECT, Subjects, release_all_subjects
 from shared.outbox.writing import Outbox, append
 from tests.integration.workshop import CLOCK, Observer, Weather, asked, eventually, recorded, told
@@ -128,6 +128,16 @@ async def subject_row(database: Database, subject: str) -> Any:
     async with database.read() as connection:
         one = select(outbox_subject).where(outbox_subject.c.subject == subject)
         return (await connection.execute(one)).one()
+
+
+async def has_tried(database: Database, subject: str, *, times: int) -> None:
+    """Let a relay have failed with the subject so often already."""
+
+    async def unit(connection: Connection) -> None:
+        tried = update(outbox_subject).where(outbox_subject.c.subject == subject)
+        await connection.execute(tried.values(attempts=times))
+
+    await database.write(unit)
 
 
 async def test_each_subject_has_a_sequence_without_gaps_whoever_writes(database: Database) -> None:
@@ -356,6 +366,30 @@ async def test_a_command_that_nobody_hears_waits_and_holds_its_own_subject_only(
     assert heard_meanwhile == {"door-0"}
     assert town.sequences()["gate"] == [1, 2]
     assert (await subject_row(database, "gate")).attempts == 0
+
+
+async def test_a_command_that_nobody_hears_for_an_hour_becomes_a_dead_letter(database: Database) -> None:
+    town = Town()
+    town.unroutable = {"gate-0", "gate-1"}
+    await write(database, event("gate", 0), event("gate", 1), mandatory=True)
+    await has_tried(database, "gate", times=UNROUTABLE_ATTEMPTS)
+    async with relaying(relay_of(database, town)):
+
+        async def given_up() -> bool:
+            return bool((await subject_row(database, "gate")).attempts == 1)
+
+        await eventually(given_up)
+        async with database.read() as connection:
+            (letter,) = await list_refused(database, connection)
+        town.unroutable = set()
+        await send_again(database, [letter.id])
+        await all_sent(database)
+
+    assert (letter.event_id, letter.refused) == (
+        "gate-0",
+        "gate-0: start the service that takes it, and replay this",
+    )
+    assert sorted(town.sequences()["gate"]) == [1, 2]
 
 
 @pytest.mark.parametrize("refusal", [TooLarge, Refused])

@@ -410,17 +410,27 @@ MUTATIONS = (
     Mutation(
         "An unroutable command keeps its place",
         "shared/outbox/relay.py",
-        "            turn.failed = True\n",
-        "            turn.sent.append(turn.waiting.pop(0))\n",
+        "        turn.failed = True\n",
+        "        turn.sent.append(turn.waiting.pop(0))\n",
         (
             "tests/integration/test_outbox.py::test_a_command_that_nobody_hears_waits_and_"
             "holds_its_own_subject_only"
         ),
     ),
     Mutation(
+        "An unroutable command is given up after an hour",
+        "shared/outbox/relay.py",
+        "        if turn.attempts >= UNROUTABLE_ATTEMPTS:\n",
+        "        if turn.attempts < 0:\n",
+        (
+            "tests/integration/test_outbox.py::"
+            "test_a_command_that_nobody_hears_for_an_hour_becomes_a_dead_letter"
+        ),
+    ),
+    Mutation(
         "What is refused for good holds up only itself",
         "shared/outbox/relay.py",
-        "            turn.refused.append((turn.waiting.pop(0), str(error)))\n",
+        "            self._give_up(turn, str(error))\n",
         "            turn.failed = True\n",
         (
             "tests/integration/test_outbox.py::test_what_no_transport_takes_becomes_a_dead_"
