@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from urllib.parse import unquote
 
+import structlog
 from aio_pika import RobustConnection
 from aio_pika.abc import UnderlayConnection
 from aio_pika.connection import make_url
@@ -16,6 +18,8 @@ from yarl import URL
 
 from shared.kernel.addresses import each_host
 from shared.kernel.errors import Refused, Unavailable
+
+log = structlog.get_logger()
 
 ANSWER_S = 10.0  # the broker answers any call within this, also while a cluster elects a leader
 CLOSE_S = 5.0  # a connection that cannot say goodbye is dropped
@@ -57,6 +61,10 @@ class ClusterConnection(RobustConnection):
         self._attempts = 0
         super().__init__(self._addresses[0], client_properties={"connection_name": name})
         self._attempts = 0  # setting it up is no attempt
+        self._name = name
+        self._lost_s: float | None = None  # when, by the monotonic clock, while it is lost
+        self.close_callbacks.add(self._tell_loss)
+        self.reconnect_callbacks.add(self._tell_return)
 
     @property
     def transport(self) -> UnderlayConnection | None:
@@ -71,6 +79,19 @@ class ClusterConnection(RobustConnection):
         if transport is None:
             self.url = self._addresses[self._attempts % len(self._addresses)]
             self._attempts += 1
+
+    def _tell_loss(self, _: object, error: BaseException | None = None) -> None:
+        never_there, ended_by_us = self.connection_attempt == 0, self._close_called
+        if never_there or ended_by_us or self._lost_s is not None:
+            return
+        self._lost_s = time.monotonic()
+        log.warning("bus.connection_lost", connection=self._name, reason=repr(error))
+
+    def _tell_return(self, _: object) -> None:
+        if self._lost_s is None:
+            return
+        seconds, self._lost_s = time.monotonic() - self._lost_s, None
+        log.info("bus.connection_found", connection=self._name, seconds=round(seconds, 3))
 
 
 async def connect(url: str, *, name: str) -> RobustConnection:

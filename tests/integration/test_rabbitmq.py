@@ -14,6 +14,7 @@ import pytest
 import stamina
 from aio_pika.abc import AbstractChannel, AbstractQueue
 from pamqp.common import FieldTable
+from structlog.testing import capture_logs
 
 from shared.bus.message import Delivery, Message, Subscription
 from shared.bus.port import Bus, Unroutable
@@ -237,6 +238,25 @@ async def test_a_bus_is_closed_in_time_while_the_broker_is_away(bus: RabbitBus, 
         await bus.close()
 
     assert not bus.health().connected
+
+
+async def test_a_connection_that_is_lost_and_found_is_told_of_once_each(
+    bus: RabbitBus, proxy: TcpProxy
+) -> None:
+    with capture_logs() as lines:
+        await proxy.refuse()
+        await disconnected(bus)
+        await proxy.accept()
+        await until(lambda: len(lines) == 4)
+        await bus.close()
+
+    told = [(line["connection"], line["event"], line["log_level"]) for line in lines]
+    assert sorted(told) == [
+        ("spool publishes", "bus.connection_found", "info"),
+        ("spool publishes", "bus.connection_lost", "warning"),
+        ("spool receives", "bus.connection_found", "info"),
+        ("spool receives", "bus.connection_lost", "warning"),
+    ]
 
 
 async def test_a_bus_that_knows_several_nodes_goes_to_the_next_one(
