@@ -247,17 +247,20 @@ def variable_of(group: type[Environment], name: str) -> str:
 
 
 def _explain(group: type[Environment], error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0])
     variable = variable_of(group, name)
     wrong = first["msg"].removeprefix("Value error, ")
-    return f"{variable}: {wrong}; for example {variable}={_example(group, name)}"
+    return f"{variable}: {wrong}; for example {variable}={_example(group, name, str(first['input']))}"
 
 
-def _example(group: type[Environment], name: str) -> str:
+def _example(group: type[Environment], name: str, given: str) -> str:
+    """Return how it may look, of the kind that was given if there is one; never what was given itself."""
     field = group.model_fields[name]
     if field.examples:
-        return str(field.examples[0])
+        examples = [str(example) for example in field.examples]
+        kind = given.partition(":")[0]
+        return next((example for example in examples if example.partition(":")[0] == kind), examples[0])
     return ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
 
 

@@ -107,6 +107,16 @@ def test_a_wrong_setting_is_named_with_what_is_wrong_and_an_example_that_would_d
     assert isinstance(load(group), group)
 
 
+@pytest.mark.parametrize("wrong", ["amqp://mq:none/", "aws:?regoin=x", "local:elsewhere"])
+def test_the_example_is_of_the_kind_that_was_given(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("SPOOL_BUS", wrong)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    assert f"for example SPOOL_BUS={wrong.partition(':')[0]}:" in str(caught.value)
+
+
 def test_a_wrong_setting_is_told_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPOOL_BUS", "amqp+tls://user:very-secret@mq/")
 
