@@ -52,10 +52,12 @@ class AwsAddress:
 
 def _endpoint(options: dict[str, str], name: str) -> str | None:
     endpoint = options.get(name)
-    if not endpoint:
+    if endpoint is None:
         return None
     if not _is_endpoint(endpoint):
-        raise ValueError(f"{name} looks like https://host:port, without credentials")
+        raise ValueError(
+            f"{name} looks like https://host:port, without credentials; leave it out for AWS's own"
+        )
     return endpoint
 
 

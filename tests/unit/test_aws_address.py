@@ -58,6 +58,7 @@ def test_an_address_is_taken_apart(address: str, found: AwsAddress) -> None:
         pytest.param("aws:?region=a/../b", "region looks like eu-central-1", id="a path for a region"),
         pytest.param("aws:?endpoint=localhost:4566", "endpoint looks like https://", id="no scheme"),
         pytest.param("aws:?endpoint=ftp://h", "endpoint looks like https://", id="another protocol"),
+        pytest.param("aws:?endpoint=", "leave it out for AWS's own", id="a variable that is not set"),
         pytest.param("aws:?endpoint=http://", "endpoint looks like https://", id="no host"),
         pytest.param("aws:?endpoint=http://a:b@h", "without credentials", id="credentials"),
         pytest.param("aws:?sqs_endpoint=http://h:port", "sqs_endpoint looks like https://", id="no port"),
