@@ -24,6 +24,7 @@ AWS_FAILURES = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, asynci
 
 DECLARE = "make what is missing with: spool bus declare"
 _CREDENTIALS = "give credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"
+_ADDRESS = "see the network, and region and endpoint in the address of the bus"
 _NO_CREDENTIALS = (
     CredentialRetrievalError,
     NoCredentialsError,
@@ -110,7 +111,7 @@ def told_aws(doing: str, error: BaseException) -> SpoolError:
     if isinstance(error, _NO_CREDENTIALS):
         return Unavailable(f"AWS cannot {doing}: there are no credentials for it", hint=_CREDENTIALS)
     if not isinstance(error, ClientError):
-        return Unavailable(f"AWS does not answer to {doing}: {type(error).__name__}")
+        return Unavailable(f"AWS does not answer to {doing}: {type(error).__name__}", hint=_ADDRESS)
     return _answered(doing, code_of(error) or str(_status_of(error)))
 
 
