@@ -183,4 +183,4 @@ def _translated(error: BaseException) -> BaseException:
     if isinstance(error, PoolTimeout):
         return Unavailable("every connection to PostgreSQL is in use")
     cause = error.orig if isinstance(error, DBAPIError) else error  # without the SQL
-    return Unavailable(f"PostgreSQL does not answer: {cause}")
+    return Unavailable(f"PostgreSQL does not answer: {str(cause) or type(cause).__name__}")
