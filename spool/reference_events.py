@@ -73,7 +73,7 @@ subscribers parse them. `SPOOL_BUS_PLAIN_URL` is what their URLs begin with. On 
 a subscriber gets the same as if it had been published below `default` with `MessageStructure: json`.
 
 The event's attributes travel as headers or message attributes, `cloudEvents_id`, `cloudEvents_source`,
-`cloudEvents_type`, `cloudEvents_subject`, `cloudEvents_sequence`, `cloudEvents_time`, and `traceparent`: dedupe on
+`cloudEvents_type`, `traceparent`, `cloudEvents_sequence`, `cloudEvents_subject` and `cloudEvents_time`: dedupe on
 the first two. Where SQS has no room for all of them, the last ones are in the attribute `spool`.
 Types without an older form go out as their bare `data`, which Spool reads as the same event; its own results in
 plain form it does not read, and no service of it subscribes to them.

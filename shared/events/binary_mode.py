@@ -15,7 +15,7 @@ from shared.events.envelope import Event
 _ATTRIBUTE = re.compile(r"(?:cloudevents[:_]|ce[-_])([a-z0-9]{1,20})", re.IGNORECASE)
 PREFIX = "cloudEvents_"  # the one that AMQP, SNS and SQS all allow
 STRUCTURED = "application/cloudevents"
-_FIRST = frozenset({"specversion", "id", "source", "type"})
+_NEEDED = tuple(f"{PREFIX}{name}" for name in ("id", "source", "specversion", "type"))
 _NO_HEADERS = {"data", "datacontenttype", "traceparent", "tracestate"}
 
 
@@ -32,11 +32,12 @@ def attributes_of(headers: Mapping[str, str], content_type: str | None) -> dict[
     return found | {"datacontenttype": content_type} if content_type else found
 
 
-def headers_of(event: Event) -> dict[str, str]:
-    """Return the headers that make bare data a CloudEvent, whatever carries them; its trace travels apart.
+def headers_of(event: Event, trace: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that make bare data a CloudEvent, whatever carries them, with those of its trace.
 
-    The most needed come first: SQS has room for ten attributes.
+    The most needed come first: SNS has room for ten attributes, and what is beyond them only Spool reads.
     """
     attributes = event.model_dump(mode="json", exclude_none=True, exclude=_NO_HEADERS)
-    names = sorted(attributes, key=lambda name: (name not in _FIRST, name))
-    return {f"{PREFIX}{name}": str(attributes[name]) for name in names}
+    named = {f"{PREFIX}{name}": str(attributes[name]) for name in sorted(attributes)}
+    needed = {name: named.pop(name) for name in _NEEDED}
+    return {**needed, **trace, **named}

@@ -26,5 +26,5 @@ def as_plain(message: Message, *, place: PublicPlace) -> Message | None:
         return message
     if not has_plain_form(received.data):
         return None
-    headers = {**headers_of(received.event), **message.headers}
+    headers = headers_of(received.event, trace=message.headers)
     return replace(message, body=plain_body(received, place), content_type=CONTENT_TYPE, headers=headers)

@@ -129,7 +129,7 @@ async def test_an_event_is_the_same_in_binary_mode_and_in_structured_mode(databa
     router = router_of(Route(ClipRequested, listener))
     event = wrap(asked("clip-1"), id="event-1", source="/test", time_ms=CLOCK.now_ms())
     structured = raw(event.to_bytes(), message_id="event-1")
-    binary = replace(plain(event.data, "clip_requested", message_id="another"), headers=headers_of(event))
+    binary = replace(plain(event.data, "clip_requested", message_id="another"), headers=headers_of(event, {}))
     async with open_bus(router) as bus, working(router, database, bus):
         await bus.publish([structured])
         await bus.publish([binary])
@@ -146,7 +146,7 @@ async def test_what_came_in_binary_mode_can_be_read_again_from_its_row(database:
     listener = Listener()
     router = router_of(Route(ClipRequested, listener, ordered=True))  # such rows are read again to be worked
     event = wrap(asked("clip-1"), id="event-1", source="/test", time_ms=CLOCK.now_ms())
-    binary = replace(plain(event.data, "clip_requested", message_id="m"), headers=headers_of(event))
+    binary = replace(plain(event.data, "clip_requested", message_id="m"), headers=headers_of(event, {}))
     async with open_bus(router) as bus, working(router, database, bus):
         await bus.publish([binary])
         await eventually(lambda: listener.has_heard(1))

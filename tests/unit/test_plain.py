@@ -155,8 +155,9 @@ def test_receivers_dedupe_and_trace_by_the_headers() -> None:
         "cloudEvents_sequence": "000000000003",
         "traceparent": TRACEPARENT,
     }
-    assert list(message.headers)[:4] == [
-        f"cloudEvents_{name}" for name in ("id", "source", "specversion", "type")
+    assert list(message.headers)[:5] == [
+        *(f"cloudEvents_{name}" for name in ("id", "source", "specversion", "type")),
+        "traceparent",
     ]
 
 
