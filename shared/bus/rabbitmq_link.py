@@ -45,11 +45,16 @@ async def answering(what: str, *, within_s: float = ANSWER_S) -> AsyncIterator[N
     except ChannelInvalidStateError as error:
         raise Unavailable(f"RabbitMQ did not {what}: there is no connection") from error
     except (AMQPError, OSError) as error:
-        raise Unavailable(f"RabbitMQ did not {what}: {error!r}") from error
+        raise Unavailable(f"RabbitMQ did not {what}: {_said(error)}") from error
     except asyncio.CancelledError as error:
         if task is None or task.cancelling() > asked_before:
             raise
         raise Unavailable(f"RabbitMQ went away before it could {what}") from error
+
+
+def _said(error: BaseException) -> str:
+    """Return the words of an error of aio-pika, without its numbers and types."""
+    return ", ".join(word for word in error.args if isinstance(word, str)) or type(error).__name__
 
 
 class ClusterConnection(RobustConnection):
@@ -85,7 +90,7 @@ class ClusterConnection(RobustConnection):
         if never_there or ended_by_us or self._lost_s is not None:
             return
         self._lost_s = time.monotonic()
-        log.warning("bus.connection_lost", connection=self._name, reason=repr(error))
+        log.warning("bus.connection_lost", connection=self._name, reason=_said(error) if error else "")
 
     def _tell_return(self, _: object) -> None:
         if self._lost_s is None:
