@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, select, update
 from sqlalchemy.engine import Row
 
 from shared.database.engine import Connection, Database
@@ -95,15 +95,16 @@ async def send_again(database: Database, row_ids: Sequence[int]) -> dict[int, Sp
             first[row.subject] = min(row.sequence, first.get(row.subject, row.sequence))
         # The subjects first and in one order, as every writer does.
         for subject in sorted(first):
+            behind, place = outbox_subject.c.sent_sequence, first[subject] - 1
+            again = update(outbox_subject).where(outbox_subject.c.subject == subject)
             await connection.execute(
-                update(outbox_subject)
-                .where(outbox_subject.c.subject == subject, outbox_subject.c.sent_sequence >= first[subject])
-                .values(sent_sequence=first[subject] - 1)
+                # Without the attempts that others of the subject had: a replayed command has its own hour.
+                again.values(sent_sequence=case((behind > place, place), else_=behind), attempts=0)
             )
         ids = {row.id for row in found}
         if ids:
-            again = update(outbox).where(outbox.c.id.in_(ids), _IS_REFUSED).values(refused=None)
-            await connection.execute(again)
+            unsent = update(outbox).where(outbox.c.id.in_(ids), _IS_REFUSED).values(refused=None)
+            await connection.execute(unsent)
         return await _why_not(connection, row_ids, ids)
 
     return await database.write(unit)

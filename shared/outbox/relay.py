@@ -49,6 +49,7 @@ LONGEST_PAUSE_S = 10.0
 FIRST_BACKOFF_MS = 500  # of one subject whose command nobody has subscribed to
 LONGEST_BACKOFF_MS = 60_000
 UNROUTABLE_ATTEMPTS = 80  # about an hour of them: who starts a service after its callers has done so by then
+SUBSCRIBE = "start the service that takes it, or declare its queue, and replay this"
 OBSERVE_S = 10.0
 
 
@@ -210,7 +211,9 @@ class Relay:
     def _wait_for_subscriber(self, turn: Turn, error: Unroutable) -> None:
         """Let the command keep its place, for about an hour: what comes later must not come before it."""
         if turn.attempts >= UNROUTABLE_ATTEMPTS:
-            self._give_up(turn, f"{error}: start the service that takes it, and replay this")
+            self._give_up(
+                turn, f"{error}: start the service that takes it, or declare its queue, and replay this"
+            )
             turn.attempts = 0  # the next command has its own hour
             return
         event = turn.waiting[0]

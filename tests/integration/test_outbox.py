@@ -23,7 +23,7 @@ from shared.kernel.checkpoint import Step
 from shared.kernel.errors import Conflict, NotFound, Permanent, Refused, Unavailable
 from shared.outbox.reading import last_id, purge, purge_subjects, read_after
 from shared.outbox.refused import list_refused, send_again
-from shared.outbox.relay import UNROUTABLE_ATTEMPTS, Relay
+from shared.outbox.relay import SUBSCRIBE, UNROUTABLE_ATTEMPTS, Relay
 from shared.outbox.subjects import EVENTS_PER_SUBJECT, Subjects, release_all_subjects
 from shared.outbox.writing import Outbox, append
 from tests.integration.workshop import CLOCK, Observer, Weather, asked, eventually, recorded, told
@@ -385,11 +385,26 @@ async def test_a_command_that_nobody_hears_for_an_hour_becomes_a_dead_letter(dat
         await send_again(database, [letter.id])
         await all_sent(database)
 
-    assert (letter.event_id, letter.refused) == (
-        "gate-0",
-        "gate-0: start the service that takes it, and replay this",
-    )
+    assert (letter.event_id, letter.refused) == ("gate-0", f"gate-0: {SUBSCRIBE}")
     assert sorted(town.sequences()["gate"]) == [1, 2]
+
+
+async def test_a_replayed_command_has_an_hour_of_its_own(database: Database) -> None:
+    town = Town()
+    town.unroutable = {"gate-0"}
+    await write(database, event("gate", 0), mandatory=True)
+    await has_tried(database, "gate", times=UNROUTABLE_ATTEMPTS)
+    relay = relay_of(database, town)
+    await relay.flush()
+    async with database.read() as connection:
+        (letter,) = await list_refused(database, connection)
+    await has_tried(database, "gate", times=UNROUTABLE_ATTEMPTS)
+    await send_again(database, [letter.id])
+    await relay.flush()
+
+    async with database.read() as connection:
+        assert await list_refused(database, connection) == []
+    assert (await subject_row(database, "gate")).attempts == 1
 
 
 @pytest.mark.parametrize("refusal", [TooLarge, Refused])
