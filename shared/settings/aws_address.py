@@ -91,8 +91,8 @@ def _topics(topics: str) -> Literal["one", "family"]:
 
 
 def _yes_or_no(options: dict[str, str], name: str, *, default: bool) -> bool:
-    match options.get(name, ""):
-        case "":
+    match options.get(name):
+        case None:
             return default
         case "yes":
             return True

@@ -75,6 +75,7 @@ def test_an_address_is_taken_apart(address: str, found: AwsAddress) -> None:
         pytest.param("aws:?topics=two", "topics is one", id="topics"),
         pytest.param("aws:?topics=", "topics is one", id="topics without a value"),
         pytest.param("aws:?create=true", "create is yes or no", id="create"),
+        pytest.param("aws:?create=", "create is yes or no", id="create without a value"),
     ],
 )
 def test_what_is_wrong_names_the_option_and_what_it_may_be(address: str, named: str) -> None:
