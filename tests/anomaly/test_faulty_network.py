@@ -92,3 +92,23 @@ async def test_a_bad_line_loses_nothing_and_repeats_nothing(
     tell_count(truth)
 
     assert truth.faults == []
+
+
+@pytest.mark.limit(120)  # half a minute until Spool gives a silent connection to PostgreSQL up
+@pytest.mark.parametrize(("side", "options"), [("bus", "?heartbeat=3"), ("database", "")])
+async def test_a_line_that_nobody_says_is_dead_is_given_up_by_spool(
+    road: Road, side: str, options: str, tell_count: Callable[[object], None]
+) -> None:
+    async with open_proxy_to(getattr(road.orders, side)) as (proxy, through):
+        changed: dict[str, Any] = {side: through + options}
+        await road.start_mills(1, **changed)
+        await road.ask(LITTLE)
+        await road.until_all_is_heard()
+        proxy.forget()
+        await road.ask(LITTLE)
+        await road.until_all_is_heard()
+        await road.stop()
+    truth = await road.truth()
+    tell_count(truth)
+
+    assert truth.faults == []

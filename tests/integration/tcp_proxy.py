@@ -18,8 +18,8 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._servers: set[asyncio.StreamWriter] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._flowing = _open_gate()  # of the connections from now on
+        self._forgotten: list[asyncio.Event] = []  # closed gates of the connections before
         self.latency_s = 0.0
         self.port = 0
 
@@ -39,7 +39,9 @@ class TcpProxy:
         """Drop every connection without a goodbye."""
         for writer in tuple(self._writers):
             writer.transport.abort()
-        self._flowing.set()
+        for gate in (self._flowing, *self._forgotten):
+            gate.set()
+        self._forgotten.clear()
 
     def hold(self) -> None:
         """Forward nothing until the next `cut` or `release`: both sides believe the other is there."""
@@ -50,30 +52,46 @@ class TcpProxy:
         self._flowing.set()
 
     def forget(self) -> None:
-        """Leave every connection half-open: gone for the server, and the client is not told."""
+        """Leave every connection half-open until the next `cut`: gone for the server, the client is not told.
+
+        Connections that are made from now on work.
+        """
         self.hold()
+        self._forgotten.append(self._flowing)
+        self._flowing = _open_gate()
         for writer in tuple(self._servers):
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gate = self._flowing
         there_reader, there_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, there_writer}
         self._servers.add(there_writer)
         try:
-            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+            await asyncio.gather(
+                self._pump(reader, there_writer, gate), self._pump(there_reader, writer, gate)
+            )
         finally:
             self._writers -= {writer, there_writer}
             self._servers.discard(there_writer)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
-                await self._flowing.wait()
+                await gate.wait()
                 await asyncio.sleep(self.latency_s)
                 writer.write(data)
                 await writer.drain()
-        await self._flowing.wait()  # an end is held back too
+        await gate.wait()  # an end is held back too
         writer.transport.abort()
+
+
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
 
 
 @asynccontextmanager
