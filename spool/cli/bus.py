@@ -7,6 +7,7 @@ It asks the broker of the settings, not a running Spool.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
@@ -70,13 +71,13 @@ async def _look(data: Path | None, *, make: bool) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def _opened(data: Path | None, *, make: bool) -> AsyncIterator[Inspectable]:
-    from shared.observability.logging import configure_logging
     from shared.runtime.data_directory import make_data_directory
     from shared.runtime.lock import held_directory
     from shared.runtime.wiring import open_bus
     from shared.settings.settings import load_settings
 
-    configure_logging(level="error", as_json=False)  # a person reads our words, not also those of libraries
+    # It tells before us, with the name of an object, what we tell.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     settings = load_settings(**({"data_directory": data} if data else {}))
     local = settings.bus == "local:"
     if local:

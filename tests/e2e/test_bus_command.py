@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,17 @@ async def test_the_services_listen_to_exactly_what_is_declared(spool: RunningSpo
     listened_to = {name for name in spool.bus._queues if name.partition(".")[0] in SERVICES}
 
     assert {subscription.queue for subscription in subscriptions_of(SERVICES)} == listened_to
+
+
+def test_a_broker_that_is_away_is_told_in_one_line_that_names_the_setting(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "spool", "bus", "show", "--data", str(tmp_path)]
+    environment = {**os.environ, "SPOOL_BUS": "amqp://user:hush-hush@127.0.0.1:1/"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == FAILED
+    assert line.startswith("spool: SPOOL_BUS: RabbitMQ did not take a connection at amqp://127.0.0.1:1/")
+    assert "hush-hush" not in line
 
 
 def test_a_person_may_make_what_services_must_not(

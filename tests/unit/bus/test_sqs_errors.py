@@ -110,6 +110,7 @@ def test_a_failure_without_an_answer_is_unavailable_and_repeats_no_secret(
     assert isinstance(error, AWS_FAILURES)
     assert isinstance(told, Unavailable)
     assert says in str(told)
+    assert told.hint
     assert SECRET not in f"{told} {told.hint}"
 
 
