@@ -24,6 +24,7 @@ from shared.runtime.api_key import KeyRing
 from shared.runtime.dead_letter_routes import dead_letter_router
 from shared.runtime.dead_letters import DeadLetters
 from shared.runtime.event_routes import event_router
+from shared.runtime.heap import settled_heap
 from shared.runtime.housekeeping import housekeeping
 from shared.runtime.http import Server, build_app
 from shared.runtime.lending_routes import lending_router
@@ -84,7 +85,8 @@ class Process:
             [s for service in self._services for s in service.router.subscriptions]
         )
         # In every line of what runs below.
-        with bound_contextvars(worker=self._platform.name), _stop_signals() as stops:
+        name = self._platform.name
+        with settled_heap(), bound_contextvars(worker=name), _stop_signals() as stops:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(part) for part in self._background()]
                 workers = [group.create_task(worker.run()) for worker in self._workers]
@@ -100,7 +102,7 @@ class Process:
                     await asyncio.wait([*workers, serving])
                     for task in background:
                         task.cancel()
-        log.info("service.stopped", worker=self._platform.name)
+        log.info("service.stopped", worker=name)
 
     @property
     def _names(self) -> list[str]:

@@ -1,0 +1,27 @@
+"""The heap of a process that has started."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+from shared.runtime.heap import settled_heap
+
+
+class Knot:
+    """Garbage that only the collector finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_stood_before_is_left_alone_and_what_comes_later_is_collected() -> None:
+    before = weakref.ref(Knot())
+    with settled_heap():
+        frozen = gc.get_freeze_count()
+        later = weakref.ref(Knot())
+        gc.collect()
+
+        assert (before(), later()) == (None, None)
+    assert frozen > 0
+    assert gc.get_freeze_count() == 0
