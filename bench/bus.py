@@ -41,6 +41,7 @@ from bench.stage import Case, Played, Player, Way, conduct, play, players
 from shared.observability.logging import configure_logging
 
 PLAYER = "--player"
+PEERS = "bench.peers"
 WARM_UP = 64  # events of each way before the first round: what is compiled and connected once is not measured
 
 
@@ -109,11 +110,20 @@ QUICK = Size(rounds=3, events=1_000, arrivals=100, idle_s=2, strictness=0.8)
 class Bench:
     """One run: its places, its players, and what it found, way by way and round by round."""
 
-    def __init__(self, broker: Broker, amqp: str, database: str, ensemble: Sequence[Player]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        amqp: str,
+        database: str,
+        *,
+        ensemble: Sequence[Player],
+        peers: Sequence[Player],
+    ) -> None:
         self._broker = broker
         self._amqp = amqp
         self._database = database
         self._ensemble = ensemble
+        self._peers = peers
         self.rates: dict[str, list[float]] = {contest.title: [] for contest in CONTESTS}
         self.told = 0  # answers that were published and confirmed
         self.astray: list[str] = []  # what was left over, or came twice
@@ -164,7 +174,9 @@ class Bench:
         meanwhile: Callable[[], Awaitable[None]] | None = None,
     ) -> Played:
         case = Case(way.__name__, events, self._amqp, self._database, self._broker.name)
-        return await conduct(case, self._ensemble[:players], meanwhile=meanwhile)
+        # Apart, so that the garbage collector of neither looks through what the other has imported.
+        ensemble = self._peers if way.__module__ == PEERS else self._ensemble
+        return await conduct(case, ensemble[:players], meanwhile=meanwhile)
 
 
 def main(arguments: list[str]) -> int:
@@ -184,8 +196,9 @@ async def run_bench(options: Options, amqp: str, postgres: str) -> Report:
         opened_broker(amqp) as broker,
         new_database(postgres) as database,
         players(2, "-m", "bench.bus", PLAYER) as ensemble,
+        players(1, "-c", f"from {PEERS} import perform; perform()") as peers,
     ):
-        bench = Bench(broker, amqp, database, ensemble)
+        bench = Bench(broker, amqp, database, ensemble=ensemble, peers=peers)
         await bench.round(WARM_UP, counts=False)
         for _ in range(size.rounds):
             await bench.round(size.events)

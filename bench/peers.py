@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
 
 from bench.bus_events import Asked, age_ms, answered
-from bench.stage import Stage
+from bench.stage import Stage, play
 from shared.events.clip import ClipNotAvailable, ClipRequested
 from shared.events.envelope import CONTENT_TYPE
 
@@ -174,6 +174,19 @@ async def in_window(publish: Callable[[ClipRequested], Awaitable[None]], data: l
             await publish(each)
 
     await asyncio.gather(*map(one, data))
+
+
+def perform() -> None:
+    """Play the peers, in a process that holds nothing of Spool but the events: the whole life of a player."""
+    ways = (
+        aio_pika_consumes,
+        aio_pika_publishes,
+        faststream_consumes,
+        faststream_publishes,
+        faststream_tells,
+        faststream_waits,
+    )
+    asyncio.run(play({way.__name__: way for way in ways}))
 
 
 RESULT = ClipNotAvailable.type

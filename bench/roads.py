@@ -28,6 +28,7 @@ from shared.inbox.worker import Worker
 from shared.outbox.relay import Relay
 from shared.outbox.writing import append
 from shared.runtime.clock import SystemClock
+from shared.runtime.heap import settled_heap
 from spool.migrations import migrate
 
 CLOCK = SystemClock()
@@ -48,32 +49,30 @@ def results_of(name: str) -> Subscription:
 async def transport_consumes(stage: Stage) -> None:
     """Take, read as the inbox does, acknowledge."""
     subscription = subscription_of(stage.case.name)
-    bus = await RabbitBus.open(stage.case.amqp, exchange=stage.case.name)
-    await bus.declare([subscription])
-    await stage.begin()
-    left = stage.case.events
-    while left > 0:
-        deliveries = await bus.receive(subscription, at_most=PREFETCH, wait_s=5)
-        for each in deliveries:
-            letter = Letter(each.body, each.message_id or "", each.headers, each.content_type)
-            read_event(letter, expected=ClipRequested.type)
-        await bus.acknowledge(deliveries)
-        left -= len(deliveries)
-    stage.done(stage.case.events)
-    await stage.over()
-    await bus.close()
+    async with _transport(stage) as bus:
+        await bus.declare([subscription])
+        await stage.begin()
+        left = stage.case.events
+        while left > 0:
+            deliveries = await bus.receive(subscription, at_most=PREFETCH, wait_s=5)
+            for each in deliveries:
+                letter = Letter(each.body, each.message_id or "", each.headers, each.content_type)
+                read_event(letter, expected=ClipRequested.type)
+            await bus.acknowledge(deliveries)
+            left -= len(deliveries)
+        stage.done(stage.case.events)
+        await stage.over()
 
 
 async def transport_publishes(stage: Stage) -> None:
     """Publish answers in batches, as the relay does."""
-    bus = await RabbitBus.open(stage.case.amqp, exchange=stage.case.name)
-    data = requests(stage.case.events)
-    await stage.begin()
-    for start in range(0, len(data), WINDOW):
-        await bus.publish([_message(answered(each)) for each in data[start : start + WINDOW]])
-    stage.done(stage.case.events)
-    await stage.over()
-    await bus.close()
+    async with _transport(stage) as bus:
+        data = requests(stage.case.events)
+        await stage.begin()
+        for start in range(0, len(data), WINDOW):
+            await bus.publish([_message(answered(each)) for each in data[start : start + WINDOW]])
+        stage.done(stage.case.events)
+        await stage.over()
 
 
 async def road_on_servers(stage: Stage) -> None:
@@ -209,6 +208,14 @@ class Road:
 
 
 @asynccontextmanager
+async def _transport(stage: Stage) -> AsyncIterator[RabbitBus]:
+    bus = await RabbitBus.open(stage.case.amqp, exchange=stage.case.name)
+    with settled_heap():  # as a service has that has started
+        yield bus
+    await bus.close()
+
+
+@asynccontextmanager
 async def _servers(stage: Stage, *, timed: bool = False, together: int = TOGETHER) -> AsyncIterator[Road]:
     bus = await RabbitBus.open(stage.case.amqp, exchange=stage.case.name)
     async with _opened(stage, bus, stage.case.database, timed=timed, together=together) as road:
@@ -254,6 +261,7 @@ async def _opened(
         )
         # Connected before the clock runs, as the peers are: to accept, to finish, to relay, to look around.
         await asyncio.gather(*(database.now_ms() for _ in range(4)))
+        stack.enter_context(settled_heap())  # as a service does when it has started
         yield Road(counting, worker, relay)
 
 
