@@ -249,7 +249,7 @@ def goals(bench: Bench, size: Size) -> list[Goal]:
         goal(f"road on PostgreSQL to {bare}", ROAD, FASTSTREAM_CONSUMES, 0.25, target=0.45),
         goal(f"road on PostgreSQL to {telling}", ROAD, FASTSTREAM_TELLS, 1.2, target=2, reached=0.7),
         goal("finished together to one by one", ROAD, ONE_BY_ONE, 1.7),
-        goal(f"road embedded to {bare}", EMBEDDED, FASTSTREAM_CONSUMES, 1, reached=0.4),
+        goal(f"road embedded to {bare}", EMBEDDED, FASTSTREAM_CONSUMES, 1, reached=0.5),
     ]
 
 
