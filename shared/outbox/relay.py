@@ -211,9 +211,7 @@ class Relay:
     def _wait_for_subscriber(self, turn: Turn, error: Unroutable) -> None:
         """Let the command keep its place, for about an hour: what comes later must not come before it."""
         if turn.attempts >= UNROUTABLE_ATTEMPTS:
-            self._give_up(
-                turn, f"{error}: start the service that takes it, or declare its queue, and replay this"
-            )
+            self._give_up(turn, f"{error}: {SUBSCRIBE}")
             turn.attempts = 0  # the next command has its own hour
             return
         event = turn.waiting[0]
