@@ -15,15 +15,8 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from bench import peers
 from bench.broker import Broker, new_database, opened_broker
-from bench.peers import (
-    aio_pika_consumes,
-    aio_pika_publishes,
-    faststream_consumes,
-    faststream_publishes,
-    faststream_tells,
-    faststream_waits,
-)
 from bench.report import Goal, Options, Report, read_options
 from bench.roads import (
     embedded_idles,
@@ -41,7 +34,6 @@ from bench.stage import Case, Played, Player, Way, conduct, play, players
 from shared.observability.logging import configure_logging
 
 PLAYER = "--player"
-PEERS = "bench.peers"
 WARM_UP = 64  # events of each way before the first round: what is compiled and connected once is not measured
 
 
@@ -57,11 +49,11 @@ class Contest:
     players: int = 1
 
 
-FASTSTREAM_CONSUMES = Contest("FastStream consumes", faststream_consumes, fills=True)
+FASTSTREAM_CONSUMES = Contest("FastStream consumes", peers.faststream_consumes, fills=True)
 FASTSTREAM_TELLS = Contest(
-    "FastStream, confirmed publish in the handler", faststream_tells, fills=True, tells=True
+    "FastStream, confirmed publish in the handler", peers.faststream_tells, fills=True, tells=True
 )
-FASTSTREAM_PUBLISHES = Contest("FastStream publishes", faststream_publishes, tells=True)
+FASTSTREAM_PUBLISHES = Contest("FastStream publishes", peers.faststream_publishes, tells=True)
 SPOOL_CONSUMES = Contest("Spool's transport consumes", transport_consumes, fills=True)
 SPOOL_PUBLISHES = Contest("Spool's transport publishes", transport_publishes, tells=True)
 ROAD = Contest("Spool's whole road, PostgreSQL", road_on_servers, fills=True, tells=True)
@@ -70,7 +62,7 @@ ROAD_OF_TWO = Contest("the same in two processes", road_on_servers, fills=True, 
 EMBEDDED = Contest("Spool's whole road, embedded", road_embedded)
 CONTESTS = (
     FASTSTREAM_CONSUMES,
-    Contest("aio-pika consumes", aio_pika_consumes, fills=True),
+    Contest("aio-pika consumes", peers.aio_pika_consumes, fills=True),
     SPOOL_CONSUMES,
     FASTSTREAM_TELLS,
     ROAD,
@@ -78,17 +70,19 @@ CONTESTS = (
     ROAD_OF_TWO,
     EMBEDDED,
     FASTSTREAM_PUBLISHES,
-    Contest("aio-pika publishes", aio_pika_publishes, tells=True),
+    Contest("aio-pika publishes", peers.aio_pika_publishes, tells=True),
     SPOOL_PUBLISHES,
 )
 WAITING = {
-    "FastStream": faststream_waits,
+    "FastStream": peers.faststream_waits,
     "Spool on RabbitMQ and PostgreSQL": servers_wait,
     "Spool embedded": embedded_waits,
 }
 IDLING = {"on RabbitMQ and PostgreSQL": servers_idle, "embedded": embedded_idles}
 WAYS: dict[str, Way] = {
-    way.__name__: way for way in (*(each.way for each in CONTESTS), *WAITING.values(), *IDLING.values())
+    way.__name__: way
+    for way in (*(each.way for each in CONTESTS), *WAITING.values(), *IDLING.values())
+    if way not in peers.WAYS
 }
 
 
@@ -117,13 +111,13 @@ class Bench:
         database: str,
         *,
         ensemble: Sequence[Player],
-        peers: Sequence[Player],
+        guests: Sequence[Player],
     ) -> None:
         self._broker = broker
         self._amqp = amqp
         self._database = database
         self._ensemble = ensemble
-        self._peers = peers
+        self._guests = guests  # who play the peers
         self.rates: dict[str, list[float]] = {contest.title: [] for contest in CONTESTS}
         self.told = 0  # answers that were published and confirmed
         self.astray: list[str] = []  # what was left over, or came twice
@@ -175,7 +169,7 @@ class Bench:
     ) -> Played:
         case = Case(way.__name__, events, self._amqp, self._database, self._broker.name)
         # Apart, so that the garbage collector of neither looks through what the other has imported.
-        ensemble = self._peers if way.__module__ == PEERS else self._ensemble
+        ensemble = self._guests if way in peers.WAYS else self._ensemble
         return await conduct(case, ensemble[:players], meanwhile=meanwhile)
 
 
@@ -196,9 +190,9 @@ async def run_bench(options: Options, amqp: str, postgres: str) -> Report:
         opened_broker(amqp) as broker,
         new_database(postgres) as database,
         players(2, "-m", "bench.bus", PLAYER) as ensemble,
-        players(1, "-c", f"from {PEERS} import perform; perform()") as peers,
+        players(1, "-c", "from bench.peers import perform; perform()") as guests,
     ):
-        bench = Bench(broker, amqp, database, ensemble=ensemble, peers=peers)
+        bench = Bench(broker, amqp, database, ensemble=ensemble, guests=guests)
         await bench.round(WARM_UP, counts=False)
         for _ in range(size.rounds):
             await bench.round(size.events)

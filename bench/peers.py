@@ -176,17 +176,17 @@ async def in_window(publish: Callable[[ClipRequested], Awaitable[None]], data: l
     await asyncio.gather(*map(one, data))
 
 
+RESULT = ClipNotAvailable.type
+WAYS = (
+    aio_pika_consumes,
+    aio_pika_publishes,
+    faststream_consumes,
+    faststream_publishes,
+    faststream_tells,
+    faststream_waits,
+)
+
+
 def perform() -> None:
     """Play the peers, in a process that holds nothing of Spool but the events: the whole life of a player."""
-    ways = (
-        aio_pika_consumes,
-        aio_pika_publishes,
-        faststream_consumes,
-        faststream_publishes,
-        faststream_tells,
-        faststream_waits,
-    )
-    asyncio.run(play({way.__name__: way for way in ways}))
-
-
-RESULT = ClipNotAvailable.type
+    asyncio.run(play({way.__name__: way for way in WAYS}))
