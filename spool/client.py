@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from shared.kernel.errors import Conflict, Corrupt, NotFound, Permanent, Refused, Unavailable
+from shared.kernel.errors import Conflict, Corrupt, NotFound, Permanent, Refused, Unavailable, words_of
 from shared.observability.tracing import next_hop
 from shared.runtime.api_key import key_file
 from shared.settings.settings import Settings
@@ -202,7 +202,7 @@ class SpoolClient:
             async for chunk in response.aiter_bytes(CHUNK_BYTES):
                 yield chunk
         except httpx.TransportError as error:
-            raise Unavailable(f"{self.address.url} broke off in the middle: {_words(error)}") from error
+            raise Unavailable(f"{self.address.url} broke off in the middle: {words_of(error)}") from error
 
     async def _json(
         self, method: str, path: str, parameters: Parameters | None = None, *, body: object = None
@@ -246,7 +246,7 @@ class SpoolClient:
             raise Refused(f"{self.address.url!r} is not a URL", hint="write http://host:8080") from error
         except httpx.TransportError as error:
             raise NotRunning(
-                f"no Spool answers at {self.address.url}: {_words(error)}", hint=_WHERE
+                f"no Spool answers at {self.address.url}: {words_of(error)}", hint=_WHERE
             ) from error
 
     async def _problem(self, response: httpx.Response) -> Exception:
@@ -308,7 +308,7 @@ async def _read_events(response: httpx.Response) -> AsyncIterator[SentEvent]:
                 yield SentEvent(cursor, _object("\n".join(data).encode(), str(response.url)))
                 data = []
     except httpx.TransportError as error:
-        raise Unavailable(f"the event stream broke off: {_words(error)}") from error
+        raise Unavailable(f"the event stream broke off: {words_of(error)}") from error
 
 
 def _object(content: bytes, url: str) -> JsonObject:
@@ -339,7 +339,3 @@ def _segment(name: str) -> str:
     if name in (".", ".."):
         raise Refused(f"{name!r} is not an id")
     return quote(name, safe="")
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from shared.database.engine import OutcomeUnknown, Unit
 from shared.database.now import now_by
-from shared.kernel.errors import SpoolError, Unavailable
+from shared.kernel.errors import SpoolError, Unavailable, words_of
 
 T = TypeVar("T")
 
@@ -182,5 +182,5 @@ def _translated(error: BaseException) -> BaseException:
         return error
     if isinstance(error, PoolTimeout):
         return Unavailable("every connection to PostgreSQL is in use")
-    cause = error.orig if isinstance(error, DBAPIError) else error  # without the SQL
-    return Unavailable(f"PostgreSQL does not answer: {str(cause) or type(cause).__name__}")
+    cause = (isinstance(error, DBAPIError) and error.orig) or error  # without the SQL
+    return Unavailable(f"PostgreSQL does not answer: {words_of(cause)}")

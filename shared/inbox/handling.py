@@ -12,7 +12,7 @@ from shared.inbox.claims import Claim, Stop
 from shared.inbox.outcome import Outcome
 from shared.inbox.router import Route
 from shared.inbox.row import ClaimedRow
-from shared.kernel.errors import Bug, SpoolError, Transient
+from shared.kernel.errors import Bug, SpoolError, Transient, words_of
 
 
 class Stopped(Exception):
@@ -61,10 +61,9 @@ async def handle(route: Route, claim: Claim, received: Received) -> Outcome:
 
 def reason_of(error: BaseException) -> str:
     """Say what went wrong, for the row and for a person."""
-    said = str(error)
-    if isinstance(error, SpoolError) or not said:
-        return said or type(error).__name__
-    return f"{type(error).__name__}: {said}"
+    if isinstance(error, SpoolError) or not str(error):
+        return words_of(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def digest_of(error: BaseException) -> str | None:

@@ -27,6 +27,11 @@ class SpoolError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
+def words_of(error: BaseException) -> str:
+    """Return what an error says, or else what it is called: a TimeoutError says nothing."""
+    return str(error) or type(error).__name__
+
+
 class Transient(SpoolError):
     """The same call may succeed later."""
 

@@ -34,7 +34,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace import Span as OtelSpan
 
-from shared.kernel.errors import Conflict, NotFound
+from shared.kernel.errors import Conflict, NotFound, words_of
 from shared.observability.redaction import without_secrets
 from shared.observability.tracing import Role, Span, TraceContext, enter, leave
 
@@ -111,7 +111,7 @@ class OtlpSpan:
             self.note(error_type=type(error).__name__)
             # That something is not there, or is already, is an answer: whoever asked knows what to do.
             if not isinstance(error, NotFound | Conflict):
-                self.fail(str(error) or type(error).__name__)
+                self.fail(words_of(error))
         self._span.end()
 
     def rename(self, name: str) -> None:
