@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +80,7 @@ def _with_data(parsed: Mapping[str, Any]) -> Mapping[str, Any]:
     encoded = parsed["data_base64"]
     try:
         body = base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else None
-    except (binascii.Error, ValueError):
+    except ValueError:
         body = None
     if body is None:
         raise Unreadable((FieldProblem("data_base64", "is not text in base64; or send the object in data"),))
