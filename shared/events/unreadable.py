@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from shared.events.fields import PATTERNS_IN_WORDS
 from shared.kernel.errors import Refused
@@ -37,12 +38,15 @@ def field_problems(error: ValidationError, *, within: str = "") -> tuple[FieldPr
     return tuple(
         FieldProblem(
             field=within + (".".join(str(step) for step in detail["loc"]) or "body"),
-            message=_said(detail),
+            message=in_words(detail),
         )
         for detail in found[:MAX_PROBLEMS]
     )
 
 
-def _said(detail: ErrorDetails) -> str:
+def in_words(detail: Mapping[str, Any]) -> str:
+    """Say one of pydantic's errors to who wrote the field and never saw the code."""
+    if detail["type"] == "int_parsing":
+        return "has to be a whole number"
     pattern = detail.get("ctx", {}).get("pattern")
     return PATTERNS_IN_WORDS.get(str(pattern)) or detail["msg"].removeprefix("Value error, ")

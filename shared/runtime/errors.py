@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from shared.events.fields import Wire
-from shared.events.unreadable import MAX_PROBLEMS, Unreadable
+from shared.events.unreadable import MAX_PROBLEMS, Unreadable, in_words
 from shared.kernel.errors import Conflict, NotFound, Permanent, Refused, SpoolError, Transient
 
 RETRY_AFTER_S = 5  # a dependency that restarts is back within seconds
 
-
+NO_SUCH_FIELD = "there is no such field here; the API's description at /docs lists those that are"
 _HTTP_ERRORS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -34,12 +34,6 @@ class ErrorAnswer(Wire):
     message: str
     details: tuple[ErrorDetail, ...] = ()
 
-
-# In words for who wrote a request and never saw the code.
-_SAID = {
-    "extra_forbidden": "there is no such field here; the API's description at /docs lists those that are",
-    "int_parsing": "has to be a whole number",
-}
 
 # Described by us: the phrases that Python has for a status differ from version to version.
 ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -117,8 +111,9 @@ def _detail(found: Mapping[str, Any]) -> ErrorDetail:
     if found["type"] == "json_invalid":
         message = f"is not JSON: {found['ctx']['error']} at character {found['loc'][-1]}"
         return ErrorDetail(field="body", message=message)
-    said = _SAID.get(found["type"]) or found["msg"].removeprefix("Value error, ")
-    return ErrorDetail(field=_field(found["loc"]), message=said)
+    if found["type"] == "extra_forbidden":
+        return ErrorDetail(field=_field(found["loc"]), message=NO_SUCH_FIELD)
+    return ErrorDetail(field=_field(found["loc"]), message=in_words(found))
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict
 
-from shared.events.fields import Name, Wire
+from shared.events.fields import NAME, PATTERNS_IN_WORDS, Name, Wire
 from shared.events.unreadable import MAX_PROBLEMS, FieldProblem, Unreadable
 from shared.kernel.errors import (
     Bug,
@@ -248,12 +248,13 @@ async def test_a_request_that_cannot_be_read_is_told_by_field(
 
 async def test_a_request_is_told_in_words_what_its_fields_have_to_be(client: httpx.AsyncClient) -> None:
     answer = await client.post(
-        "/asked?maxItems=many", json={"clipId": "a", "widths": ["wide"], "strict": {"no": 1}}
+        "/asked?maxItems=many", json={"clipId": "a b", "widths": ["wide"], "strict": {"no": 1}}
     )
 
     told = {detail["field"]: detail["message"] for detail in answer.json()["details"]}
     assert told == {
         "maxItems": "has to be a whole number",
+        "clipId": PATTERNS_IN_WORDS[NAME],
         "widths.0": "has to be a whole number",
         "strict.no": "there is no such field here; the API's description at /docs lists those that are",
     }
