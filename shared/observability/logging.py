@@ -53,6 +53,11 @@ def configure_logging(*, level: str, as_json: bool, stream: TextIO | None = None
     root.handlers[:] = [handler]
     root.setLevel(max(_number_of(level), logging.WARNING))  # of the libraries only what may matter
     logging.getLogger(LOGGER).setLevel(_number_of(level))
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """Silence what says a second time, and in worse words, what somebody above it says already."""
     # It calls every failed attempt to connect an error; aio-pika, above it, says the same as a warning.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 

@@ -7,7 +7,6 @@ It asks the broker of the settings, not a running Spool.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
@@ -71,13 +70,13 @@ async def _look(data: Path | None, *, make: bool) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def _opened(data: Path | None, *, make: bool) -> AsyncIterator[Inspectable]:
+    from shared.observability.logging import quiet_libraries
     from shared.runtime.data_directory import make_data_directory
     from shared.runtime.lock import held_directory
     from shared.runtime.wiring import open_bus
     from shared.settings.settings import load_settings
 
-    # It tells before us, with the name of an object, what we tell.
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    quiet_libraries()
     settings = load_settings(**({"data_directory": data} if data else {}))
     local = settings.bus == "local:"
     if local:
