@@ -93,11 +93,9 @@ async def wake_it(database: Database) -> None:
     await database.write(lambda connection: wake(connection, "key"))
 
 
-@pytest.mark.limit(20)  # who hears nothing would look again in an hour
-async def test_a_worker_that_would_not_look_for_long_hears_of_a_wake(
-    database: Database, others: Database
-) -> None:
-    handler = Sleeping()
+@asynccontextmanager
+async def hearing_worker(database: Database, handler: Sleeping) -> AsyncIterator[None]:
+    """Let a worker that looks by itself only in an hour, and one request for `handler`, come together."""
     router = router_of(Route(ClipRequested, handler))
     async with (
         open_bus(router) as bus,
@@ -105,6 +103,15 @@ async def test_a_worker_that_would_not_look_for_long_hears_of_a_wake(
         hearing(database, worker.wake),
     ):
         await bus.publish([message(asked("a"))])
+        yield
+
+
+@pytest.mark.limit(20)  # who hears nothing would look again in an hour
+async def test_a_worker_that_would_not_look_for_long_hears_of_a_wake(
+    database: Database, others: Database
+) -> None:
+    handler = Sleeping()
+    async with hearing_worker(database, handler):
         await eventually(lambda: asleep(database))
         handler.called.clear()
         await wake_it(others)
@@ -118,13 +125,7 @@ async def test_a_worker_whose_line_was_cut_finds_what_came_meanwhile_and_hears_a
     database: Database, others: Database
 ) -> None:
     handler = Sleeping()
-    router = router_of(Route(ClipRequested, handler))
-    async with (
-        open_bus(router) as bus,
-        working(router, database, bus, poll_s=NEVER_S) as worker,
-        hearing(database, worker.wake),
-    ):
-        await bus.publish([message(asked("a"))])
+    async with hearing_worker(database, handler):
         for _ in range(2):  # the second cut is of the connection that replaced the first
             await eventually(lambda: asleep(database))
             handler.called.clear()
