@@ -29,6 +29,9 @@ P95_FILE_LINES = 300
 SUPPRESSION = re.compile(r"#\s*(?:noqa|type:\s*ignore|mypy:|ruff:)")
 REASONED = re.compile(r"#\s*(?:noqa: [A-Z0-9, ]+|type: ignore\[[a-z0-9, -]+\])\s*[#:-]+\s*\w")
 
+# Python before 3.11.5 takes too much (python/cpython#100061, #106052), and Debian 12 has 3.11.2.
+POSSESSIVE = re.compile(r"(?<!\\)[+*?}]\+|\(\?>")
+
 
 def percentile_95(numbers: Sequence[int]) -> int:
     return sorted(numbers)[int(len(numbers) * 0.95)]
@@ -94,6 +97,19 @@ def test_only_settings_reads_the_environment() -> None:
     ]
 
     assert readers + importers == []
+
+
+def test_no_pattern_is_possessive() -> None:
+    possessive = [
+        source.place(pattern)
+        for source in sources(*EVERYTHING)
+        for call in ast.walk(source.tree)
+        if isinstance(call, ast.Call) and dotted(call.func).startswith("re.") and call.args
+        for pattern in ast.walk(call.args[0])
+        if isinstance(pattern, ast.Constant) and POSSESSIVE.search(str(pattern.value))
+    ]
+
+    assert possessive == []
 
 
 def test_nothing_is_named_after_a_drawer() -> None:
