@@ -141,6 +141,18 @@ async def test_after_a_cut_the_bus_reconnects_and_what_was_taken_comes_again(
     assert {message_id for message_id, _ in arrived} == {"taken", "waiting", "published after"}
 
 
+async def test_a_bus_that_calls_itself_connected_again_can_publish_at_once(
+    bus: RabbitBus, proxy: TcpProxy, asked: Subscription
+) -> None:
+    proxy.latency_s = 0.1  # between the connection, which comes first, and the channel
+    proxy.cut()
+    await disconnected(bus)
+    await until(lambda: bus.health().connected)
+    await bus.publish([command("a")])
+
+    assert (await receive_one(bus, asked)).message_id == "a"
+
+
 async def test_a_receiver_that_waits_through_a_cut_gets_what_comes_after_it(
     bus: RabbitBus, proxy: TcpProxy, asked: Subscription
 ) -> None:
