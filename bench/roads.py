@@ -256,7 +256,7 @@ async def _opened(
             clock=CLOCK,
             append=append,
             name=f"worker {time.monotonic_ns()}",
-            committed=relay.wake,
+            committed=relay.told,
             together=together,
         )
         # Connected before the clock runs, as the peers are: to accept, to finish, to relay, to look around.

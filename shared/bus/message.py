@@ -27,6 +27,16 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbered:
+    """A message that is kept under a number, with its place among those about the same subject."""
+
+    id: int
+    subject: str
+    sequence: int  # without gaps
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
 class Subscription:
     """A durable queue of one service for the given types, declared before anything is published."""
 

@@ -55,14 +55,12 @@ class Endings:
         clock: Clock,
         *,
         checkpoint: Checkpoint,
-        told: Callable[[], None],
         woken: Callable[[], None],
     ) -> None:
-        """`told` is called after a commit with events, `woken` after one that may have made rows ready."""
+        """`woken` is called after a commit that may have made rows ready."""
         self._finisher = finisher
         self._clock = clock
         self._checkpoint = checkpoint
-        self._told = told
         self._woken = woken
 
     async def by_handler(self, hand: Hand) -> str:
@@ -190,8 +188,6 @@ class Endings:
         return "dead"
 
     def _after_commit(self, outcome: Done) -> None:
-        if outcome.events:
-            self._told()
         if outcome.writes:
             self._woken()  # what was written may be what other work waits for
 

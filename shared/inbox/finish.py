@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy import delete, select
 
+from shared.bus.message import Numbered
 from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.inserting import insert_into
 from shared.database.notifying import READY_WORK, notify
@@ -33,7 +34,13 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
 # `shared.outbox.writing.append`, handed in: inbox and outbox are neighbours and do not know each other.
-Append = Callable[[Connection, Sequence[tuple[Event, bool]], int], Awaitable[None]]
+Append = Callable[[Connection, Sequence[tuple[Event, bool]], int], Awaitable[Sequence[Numbered]]]
+# `Relay.told`: these events, perhaps among others, have just been committed.
+Committed = Callable[[Sequence[Numbered]], None]
+
+
+def tell_nobody(_: Sequence[Numbered]) -> None:
+    """Stand in for the relay where it runs elsewhere, and polls."""
 
 
 class _Apart(Transient):
@@ -51,10 +58,12 @@ class Finisher:
         append: Append,
         source: str,
         checkpoint: Checkpoint,
+        committed: Committed = tell_nobody,
         together: int = TOGETHER,
     ) -> None:
         """`source` is the CloudEvents source of what the service tells.
 
+        `committed` is called after each transaction that told something.
         `together` is how many pieces may share a transaction; 1 ends each in one of its own.
         """
         self._database = database
@@ -62,6 +71,7 @@ class Finisher:
         self._append = append
         self._source = source
         self._checkpoint = checkpoint
+        self._committed = committed
         self._fence = Fence(database)
         self._together = Together(self._end, at_most=together)
 
@@ -164,6 +174,8 @@ class Finisher:
         for _ in range(TRIES):
             try:
                 if await end(ending) or (unknown and await self._is_concluded(ending.claim)):
+                    if unknown:
+                        self._committed(())
                     return
                 raise LeaseLost
             except OutcomeUnknown:
@@ -179,21 +191,24 @@ class Finisher:
         """End pieces that end in the same manner, in one transaction. Return the rows of those let in."""
         runs = 0
 
-        async def unit(connection: Connection) -> set[int]:
+        async def unit(connection: Connection) -> tuple[set[int], Sequence[Numbered]]:
             nonlocal runs
             runs += 1
             if runs > 1 and len(endings) > 1:
                 raise _Apart
             let_in = await self._fence.let_in(connection, endings)
-            await self._tell(connection, [each for each in endings if each.claim.row.id in let_in])
+            told = await self._tell(connection, [each for each in endings if each.claim.row.id in let_in])
             if endings[0].manner is Manner.RELEASED:
                 await notify(connection, READY_WORK)  # a process that drains leaves it to the others
-            return let_in
+            return let_in, told
 
-        return await self._database.write(unit)
+        let_in, told = await self._database.write(unit)
+        if told:
+            self._committed(told)
+        return let_in
 
-    async def _tell(self, connection: Connection, endings: Sequence[Ending]) -> None:
-        """Write what belongs to the ends of those that were let in."""
+    async def _tell(self, connection: Connection, endings: Sequence[Ending]) -> Sequence[Numbered]:
+        """Write what belongs to the ends of those that were let in. Return their events."""
         await _keep_keys(connection, endings)
         # By subject, whatever their order was: two transactions come to the same rows the same way.
         ordered = sorted(endings, key=lambda each: (each.claim.row.subject, each.claim.row.id))
@@ -201,8 +216,7 @@ class Finisher:
             for write in ending.writes:
                 await write(connection)
         events = [event for ending in ordered for event in ending.events]
-        if events:
-            await self._append(connection, events, self._clock.now_ms())
+        return await self._append(connection, events, self._clock.now_ms()) if events else ()
 
     async def _is_concluded(self, claim: Claim) -> bool:
         row_id, token = claim.owner

@@ -14,7 +14,7 @@ from shared.database.engine import Database
 from shared.events.registry import Received
 from shared.inbox.claims import Claim, Claims, LeaseTimes, Stop
 from shared.inbox.endings import Endings, Hand
-from shared.inbox.finish import TOGETHER, Append, Finisher
+from shared.inbox.finish import TOGETHER, Append, Committed, Finisher, tell_nobody
 from shared.inbox.handling import reason_of
 from shared.inbox.intake import Diagnose, Intake, all_is_well
 from shared.inbox.outcome import LeaseLost
@@ -36,10 +36,6 @@ OBSERVE_S = 10.0
 ABANDON_AFTER_S = 10.0  # after the drain's grace: for handlers to be stopped and claims to be given back
 
 
-def _nothing() -> None:
-    """Tell nobody."""
-
-
 class Worker:
     """Works the routes of one service. `run` it in a task, `drain` it before closing what it uses."""
 
@@ -52,7 +48,7 @@ class Worker:
         clock: Clock,
         append: Append,
         name: str,
-        committed: Callable[[], None] = _nothing,
+        committed: Committed = tell_nobody,
         diagnose: Diagnose = all_is_well,
         times: LeaseTimes | None = None,
         poll_s: float = POLL_S,
@@ -76,11 +72,11 @@ class Worker:
                 append=append,
                 source=router.source,
                 checkpoint=checkpoint,
+                committed=committed,
                 together=together,
             ),
             clock,
             checkpoint=checkpoint,
-            told=committed,
             woken=self.wake,
         )
         self._counted = {

@@ -17,7 +17,7 @@ from dataclasses import replace
 import structlog
 from sqlalchemy import func, select
 
-from shared.bus.message import Message
+from shared.bus.message import Message, Numbered
 from shared.bus.port import Bus, Unroutable
 from shared.database.engine import Database
 from shared.database.tables import outbox
@@ -33,7 +33,8 @@ from shared.observability.metrics import (
     PUBLISHED_MESSAGES_SIZE,
 )
 from shared.observability.tracing import Hop, Role, hop, read_headers, recording
-from shared.outbox.subjects import SUBJECTS_PER_CLAIM, Subjects, Turn, Unsent
+from shared.outbox.subjects import SUBJECTS_PER_CLAIM, Subjects, Turn
+from shared.outbox.unsent import Unsent
 
 log = structlog.get_logger()
 
@@ -79,7 +80,8 @@ class Relay:
         self._bus = bus
         self._database = database
         self._clock = clock
-        self._subjects = Subjects(database, relay=name, lease_ms=lease_ms)
+        self._unsent = Unsent()
+        self._subjects = Subjects(database, relay=name, lease_ms=lease_ms, unsent=self._unsent)
         self._lease_ms = lease_ms
         self._margin_ms = lease_ms // MARGIN_SHARE
         self._poll_s = poll_s
@@ -90,6 +92,11 @@ class Relay:
         self._woken = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()  # `flush` comes while `run` goes on
         self._may_hold_leases = False  # of a round that failed: else its subjects waited for their end
+
+    def told(self, events: Sequence[Numbered]) -> None:
+        """Publish these soon: this process has just committed them."""
+        self._unsent.keep(events)
+        self.wake()
 
     def wake(self) -> None:
         """Look now, and again a moment later: something was or is about to be committed in this process.
@@ -226,7 +233,7 @@ class Relay:
         self._count([event.message], "refused")
         log.error("outbox.refused", **_names(turn, event), reason=reason)
 
-    async def _publish(self, events: Sequence[Unsent]) -> None:
+    async def _publish(self, events: Sequence[Numbered]) -> None:
         messages = [formed for event in events if (formed := self._form(event.message))]
         if not messages:
             return
@@ -306,7 +313,7 @@ def _backoff_ms(attempts: int) -> int:
     return round(longest_ms * random.uniform(0.5, 1))  # noqa: S311  # jitter is no secret
 
 
-def _names(turn: Turn, event: Unsent) -> dict[str, str | None]:
+def _names(turn: Turn, event: Numbered) -> dict[str, str | None]:
     """Return what a log line tells of an event, as those of the inbox do."""
     trace = read_headers(event.message.headers)
     return {

@@ -21,26 +21,17 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.engine import Row
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from shared.bus.message import Message
+from shared.bus.message import Numbered
 from shared.database.engine import Connection, Database, Unit
 from shared.database.row_lists import RowList
 from shared.database.tables import outbox, outbox_subject
-from shared.events.envelope import CONTENT_TYPE
-from shared.observability.tracing import TraceContext
+from shared.outbox.unsent import Unsent, message_of
 
 SUBJECTS_PER_CLAIM = 128  # a window of confirms: more gains nothing, and a lost lease repeats more
 EVENTS_PER_SUBJECT = 8  # before the others have their turn again
-
-
-@dataclass(frozen=True, slots=True)
-class Unsent:
-    """An event of the outbox that waits for its turn."""
-
-    id: int
-    sequence: int
-    message: Message
 
 
 @dataclass(slots=True)
@@ -50,10 +41,10 @@ class Turn:
     subject: str
     last_sequence: int  # when it was claimed: what came later is a later turn's
     attempts: int
-    waiting: list[Unsent]  # oldest first
+    waiting: list[Numbered]  # oldest first
     complete: bool  # nothing waits beyond `waiting`
-    sent: list[Unsent]
-    refused: list[tuple[Unsent, str]]
+    sent: list[Numbered]
+    refused: list[tuple[Numbered, str]]
     failed: bool = False
 
     @property
@@ -68,10 +59,14 @@ class Turn:
 class Subjects:
     """Claims subjects for one relay."""
 
-    def __init__(self, database: Database, *, relay: str, lease_ms: int) -> None:
+    def __init__(
+        self, database: Database, *, relay: str, lease_ms: int, unsent: Unsent | None = None
+    ) -> None:
+        """`unsent` knows what need not be read from its rows."""
         self._database = database
         self._relay = relay
         self._lease_ms = lease_ms
+        self._unsent = unsent or Unsent()
         self._sent = RowList(database.dialect, "sent", id=BigInteger())
         self._turns = RowList(
             database.dialect,
@@ -93,8 +88,12 @@ class Subjects:
     async def _claim(self, connection: Connection) -> list[Turn]:
         claimed = (await connection.execute(self._claiming)).all()
         if not claimed:
+            self._unsent.forget()
             return []
-        waiting = await _unsent(connection, [row.subject for row in claimed])
+        waiting = {row.subject: self._just_written(row) for row in claimed}
+        unknown = [subject for subject, events in waiting.items() if not events]
+        if unknown:
+            waiting |= await _oldest_unsent(connection, unknown)
         return [
             Turn(
                 subject=row.subject,
@@ -108,7 +107,13 @@ class Subjects:
             for row in claimed
         ]
 
-    def _to_claim(self) -> ReturningUpdate[tuple[str, int, int]]:
+    def _just_written(self, row: Row[tuple[str, int, int, int]]) -> list[Numbered]:
+        """Return what waits of a subject where this process wrote all of it a moment ago."""
+        if row.last_sequence - row.sent_sequence > EVENTS_PER_SUBJECT:
+            return []
+        return self._unsent.take(row.subject, after=row.sent_sequence, until=row.last_sequence)
+
+    def _to_claim(self) -> ReturningUpdate[tuple[str, int, int, int]]:
         now = self._database.now_sql()
         # Whom nobody holds and nothing went wrong with is free, also when the clock was set back meanwhile.
         free = or_(
@@ -128,7 +133,12 @@ class Subjects:
             update(outbox_subject)
             .where(outbox_subject.c.subject.in_(select(chosen.c.subject)))
             .values(relay=self._relay, lease_until_ms=now + self._lease_ms)
-            .returning(outbox_subject.c.subject, outbox_subject.c.last_sequence, outbox_subject.c.attempts)
+            .returning(
+                outbox_subject.c.subject,
+                outbox_subject.c.last_sequence,
+                outbox_subject.c.sent_sequence,
+                outbox_subject.c.attempts,
+            )
         )
 
     async def let_go(self) -> None:
@@ -219,20 +229,15 @@ async def _release(database: Database, held: ColumnElement[bool]) -> None:
 _subject = outbox_subject.alias("s")
 
 
-async def _unsent(connection: Connection, subjects: Iterable[str]) -> dict[str, list[Unsent]]:
+async def _oldest_unsent(connection: Connection, subjects: Iterable[str]) -> dict[str, list[Numbered]]:
     """Read the oldest unsent events of each subject: one more than a turn takes, to see whether more wait."""
     statement, listed = _oldest(connection.dialect.name)
-    found: dict[str, list[Unsent]] = defaultdict(list)
+    found: dict[str, list[Numbered]] = defaultdict(list)
     for row in await connection.execute(statement, listed.bind([(subject,) for subject in subjects])):
-        message = Message(
-            id=row.event_id,
-            type=row.type,
-            body=row.body,
-            content_type=CONTENT_TYPE,
-            mandatory=row.mandatory,
-            headers=TraceContext(row.traceparent, row.tracestate).headers if row.traceparent else {},
+        message = message_of(
+            row.event_id, row.type, row.body, row.traceparent, row.tracestate, mandatory=row.mandatory
         )
-        found[row.subject].append(Unsent(id=row.id, sequence=row.sequence, message=message))
+        found[row.subject].append(Numbered(row.id, row.subject, row.sequence, message))
     return found
 
 

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Executable, String, insert, literal_column, select
 
+from shared.bus.message import Numbered
 from shared.database.engine import Connection
 from shared.database.inserting import insert_by
 from shared.database.now import now_by
@@ -18,6 +20,7 @@ from shared.events.envelope import Event, EventData, Kind, wrap
 from shared.kernel.clock import Clock
 from shared.kernel.ids import new_id
 from shared.observability.tracing import here, next_hop
+from shared.outbox.unsent import message_of
 
 Write = Callable[[Connection], Awaitable[None]]
 
@@ -27,27 +30,46 @@ Write = Callable[[Connection], Awaitable[None]]
 SEQUENCE_DIGITS = 12
 
 
-async def append(connection: Connection, events: Sequence[tuple[Event, bool]], now_ms: int) -> None:
+async def append(connection: Connection, events: Sequence[tuple[Event, bool]], now_ms: int) -> list[Numbered]:
     """Append events, each with whether somebody has to hear it. Their order per subject is kept.
+
+    Returns them as they are to be published once they are committed.
 
     The subjects' rows are written first, in one order for everybody: whoever writes to a subject next waits
     there until this transaction has ended, so sequences are committed in their own order.
     """
     if not events:
-        return
+        return []
     statements = _statements(connection.dialect.name)
     counts = Counter(_subject(event) for event, _ in events)
     reserved = await connection.execute(statements.reserve, statements.subjects.bind(sorted(counts.items())))
     following = {row.subject: row.last_sequence - counts[row.subject] for row in reserved}
-    rows = []
+    placed = []
     for event, mandatory in events:
         following[_subject(event)] += 1
-        rows.append(_row(event, following[_subject(event)], mandatory=mandatory, now_ms=now_ms))
-    await connection.execute(statements.insert, statements.rows.bind(rows))
+        placed.append(_placed(event, following[_subject(event)], mandatory=mandatory))
+    rows = [_row(each, now_ms) for each in placed]
+    written = await connection.execute(statements.insert, statements.rows.bind(rows))
+    ids = {(row.subject, row.sequence): row.id for row in written}
+    return [_numbered(each, ids[_subject(each.event), each.sequence]) for each in placed]
 
 
-def _row(event: Event, sequence: int, *, mandatory: bool, now_ms: int) -> tuple[object, ...]:
+class _Placed(NamedTuple):
+    """An event with its place among those of its subject, and what is published of it."""
+
+    event: Event
+    sequence: int
+    body: bytes
+    mandatory: bool
+
+
+def _placed(event: Event, sequence: int, *, mandatory: bool) -> _Placed:
     numbered = event.model_copy(update={"sequence": f"{sequence:0{SEQUENCE_DIGITS}}"})
+    return _Placed(event, sequence, numbered.to_bytes(), mandatory)
+
+
+def _row(placed: _Placed, now_ms: int) -> tuple[object, ...]:
+    event, sequence, body, mandatory = placed
     return (
         _subject(event),
         sequence,
@@ -55,11 +77,17 @@ def _row(event: Event, sequence: int, *, mandatory: bool, now_ms: int) -> tuple[
         event.source,
         event.type,
         mandatory,
-        numbered.to_bytes(),
+        body,
         event.traceparent,
         event.tracestate,
         now_ms,
     )
+
+
+def _numbered(placed: _Placed, row_id: int) -> Numbered:
+    event, sequence, body, mandatory = placed
+    message = message_of(event.id, event.type, body, event.traceparent, event.tracestate, mandatory=mandatory)
+    return Numbered(row_id, _subject(event), sequence, message)
 
 
 _WRITTEN = (
@@ -108,8 +136,12 @@ def _statements(dialect: str) -> _Statements:
     reserve = reserving.on_conflict_do_update(
         index_elements=["subject"], set_={"last_sequence": outbox_subject.c.last_sequence + number}
     ).returning(outbox_subject.c.subject, outbox_subject.c.last_sequence)
-    insertion = insert(outbox).from_select(
-        [column.name for column in _WRITTEN], select(*(rows.table.c[column.name] for column in _WRITTEN))
+    insertion = (
+        insert(outbox)
+        .from_select(
+            [column.name for column in _WRITTEN], select(*(rows.table.c[column.name] for column in _WRITTEN))
+        )
+        .returning(outbox.c.id, outbox.c.subject, outbox.c.sequence)
     )
     return _Statements(subjects, reserve, rows, insertion)
 

@@ -117,7 +117,7 @@ class Process:
             clock=platform.clock,
             append=append,
             name=platform.name,
-            committed=platform.relay.wake,
+            committed=platform.relay.told,
             diagnose=self._away,
             times=LeaseTimes.of(platform.settings.lease_s * 1000),
             checkpoint=platform.checkpoint,

@@ -127,7 +127,7 @@ async def mill(orders: Orders) -> None:
             clock=clock,
             append=append,
             name=orders.name,
-            committed=relay.wake,
+            committed=relay.told,
             times=LeaseTimes.of(lease_ms),
         )
         await bus.declare(router.subscriptions)

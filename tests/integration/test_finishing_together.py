@@ -9,13 +9,14 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import select
 
+from shared.bus.message import Numbered
 from shared.database.engine import Connection, Database, OutcomeUnknown, Unit
 from shared.database.tables import State, inbox_wake
 from shared.inbox.claims import Claim
-from shared.inbox.finish import TOGETHER, Finisher
+from shared.inbox.finish import TOGETHER, Committed, Finisher, tell_nobody
 from shared.inbox.outcome import Done, Later, LeaseLost, WorldMoved, Write
 from shared.kernel.checkpoint import pass_by
-from shared.kernel.errors import Unavailable
+from shared.kernel.errors import Refused, Unavailable
 from shared.outbox.writing import append
 from tests.integration.test_inbox import (
     Answering,
@@ -44,9 +45,17 @@ class Counting(Weather):
         return await super().write(unit, urgent=urgent)
 
 
-def finisher_of(database: Database, *, together: int = TOGETHER) -> Finisher:
+def finisher_of(
+    database: Database, *, together: int = TOGETHER, committed: Committed = tell_nobody
+) -> Finisher:
     return Finisher(
-        database, CLOCK, append=append, source="/spool/clipper", checkpoint=pass_by, together=together
+        database,
+        CLOCK,
+        append=append,
+        source="/spool/clipper",
+        checkpoint=pass_by,
+        committed=committed,
+        together=together,
     )
 
 
@@ -87,6 +96,26 @@ async def test_what_ends_at_the_same_moment_shares_a_transaction(
     assert await noted(database) == names
     assert await states(database) == [State.DONE] * 7
     assert sorted(event.subject for event in await told(database)) == names
+
+
+async def test_only_what_is_committed_is_handed_to_the_relay(database: Database) -> None:
+    claims = await claimed(database, "a", "b", "c")
+    handed: list[str] = []
+
+    def committed(events: Sequence[Numbered]) -> None:
+        handed.extend(each.subject for each in events)
+
+    async def fail(_connection: Connection) -> None:
+        raise Refused("not this one")
+
+    finisher = finisher_of(database, committed=committed)
+    outcomes = [done("a"), done("b", fail), done("c")]
+    ended = await finish(finisher, claims, outcomes)
+
+    # Together they failed; then each had a transaction of its own.
+    assert [type(each) for each in ended] == [type(None), Refused, type(None)]
+    assert sorted(handed) == ["a", "c"]  # in transactions of their own, in whichever order
+    assert sorted(event.subject for event in await told(database)) == ["a", "c"]
 
 
 async def test_whoever_comes_while_a_transaction_is_under_way_is_in_the_next(database: Database) -> None:

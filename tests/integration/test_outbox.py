@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, update
 
-from shared.bus.message import Message
+from shared.bus.message import Message, Numbered
 from shared.bus.port import Capabilities, TooLarge, Unroutable
 from shared.database.engine import Connection, Database, OutcomeUnknown
 from shared.database.tables import outbox, outbox_subject
@@ -25,6 +25,7 @@ from shared.outbox.reading import last_id, purge, purge_subjects, read_after
 from shared.outbox.refused import list_refused, send_again
 from shared.outbox.relay import SUBSCRIBE, UNROUTABLE_ATTEMPTS, Relay
 from shared.outbox.subjects import EVENTS_PER_SUBJECT, Subjects, release_all_subjects
+from shared.outbox.unsent import Unsent
 from shared.outbox.writing import Outbox, append
 from tests.integration.workshop import CLOCK, Observer, Weather, asked, eventually, recorded, told
 
@@ -91,11 +92,11 @@ def event(subject: str, number: int = 0) -> Event:
     )
 
 
-async def write(database: Database, *events: Event, mandatory: bool = False) -> None:
-    async def unit(connection: Connection) -> None:
-        await append(connection, [(each, mandatory) for each in events], CLOCK.now_ms())
+async def write(database: Database, *events: Event, mandatory: bool = False) -> list[Numbered]:
+    async def unit(connection: Connection) -> list[Numbered]:
+        return await append(connection, [(each, mandatory) for each in events], CLOCK.now_ms())
 
-    await database.write(unit)
+    return await database.write(unit)
 
 
 def relay_of(database: Database, town: Town, name: str = "relay", **options: Any) -> Relay:
@@ -303,6 +304,39 @@ async def test_a_subject_that_another_relay_has_is_left_alone(database: Database
     assert nothing == []
     assert taken_over.subject == "gate"
     assert (row.relay, row.sent_sequence, await unsent(database)) == ("second", row.last_sequence, 0)
+
+
+async def test_what_was_just_written_is_published_as_its_row_says(database: Database) -> None:
+    unsent = Unsent()
+    trace = {"traceparent": f"00-{1:032x}-{1:016x}-01", "tracestate": "vendor=1"}
+    events = [event("gate", 1), event("gate", 2), event("yard").model_copy(update=trace)]
+    unsent.keep(await write(database, *events, mandatory=True))
+    known = await Subjects(database, relay="relay", lease_ms=60_000, unsent=unsent).claim()
+    await release_all_subjects(database)
+    read = await Subjects(database, relay="relay", lease_ms=60_000).claim()
+
+    assert sorted(known, key=lambda turn: turn.subject) == sorted(read, key=lambda turn: turn.subject)
+    assert sum(len(turn.waiting) for turn in known) == 3
+
+
+async def test_what_another_relay_has_published_is_not_published_from_memory(database: Database) -> None:
+    unsent = Unsent()
+    unsent.keep(await write(database, event("gate", 1)))
+    async with relaying(relay_of(database, Town())):
+        await all_sent(database)
+    await write(database, event("gate", 2))  # by another process
+    (turn,) = await Subjects(database, relay="ours", lease_ms=60_000, unsent=unsent).claim()
+
+    assert [each.message.id for each in turn.waiting] == ["gate-2"]
+
+
+async def test_of_what_is_known_in_part_all_is_read(database: Database) -> None:
+    unsent = Unsent()
+    await write(database, event("gate", 1))  # by another process
+    unsent.keep(await write(database, event("gate", 2)))
+    (turn,) = await Subjects(database, relay="ours", lease_ms=60_000, unsent=unsent).claim()
+
+    assert [each.message.id for each in turn.waiting] == ["gate-1", "gate-2"]
 
 
 async def test_a_subject_that_nobody_holds_is_free_also_when_the_clock_was_set_back(

@@ -390,6 +390,23 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "The relay is handed only what is committed",
+        "shared/inbox/finish.py",
+        "            return let_in, told\n",
+        "            self._committed(told)\n            return let_in, told\n",
+        "tests/integration/test_finishing_together.py::test_only_what_is_committed_is_handed_to_the_relay",
+    ),
+    Mutation(
+        "What another relay has published is not published from memory",
+        "shared/outbox/subjects.py",
+        "after=row.sent_sequence, until=row.last_sequence)",
+        "after=row.sent_sequence - 1, until=row.last_sequence - 1)",
+        (
+            "tests/integration/test_outbox.py::test_what_another_relay_has_published_is_not_"
+            "published_from_memory"
+        ),
+    ),
+    Mutation(
         "Marked after the confirm",
         "shared/outbox/relay.py",
         "                await self._publish([turn.waiting[0] for turn in batch])\n",
