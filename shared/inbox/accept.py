@@ -23,12 +23,10 @@ from shared.events.unreadable import Unreadable
 from shared.inbox.claims import Claim, Claims
 from shared.inbox.router import Route
 from shared.inbox.row import (
-    CLAIMED_COLUMNS,
     READY,
     TRANSPORT_SOURCE,
     WORKING,
     ClaimedRow,
-    claimed_row,
     digest_id,
     storable,
     trace_columns,
@@ -42,6 +40,7 @@ from shared.observability.tracing import NOTHING, Role, Span, TraceContext, hop,
 log = structlog.get_logger()
 
 _IDENTITY = ("consumer", "source", "event_id")
+FIRST = 1  # the token and the attempt of what is claimed as it comes
 # What a delivery brings to its row; the rest is the same for all of a subscription.
 _BROUGHT = ("source", "event_id", "subject", "body", "content_type", "traceparent", "tracestate")
 
@@ -56,6 +55,28 @@ class _Prepared:
     @property
     def identity(self) -> tuple[str, str]:
         return self.values["source"], self.values["event_id"]
+
+    def claimed(self, row_id: int, received_ms: int) -> ClaimedRow:
+        """Return the row that it became, claimed as it came: nobody else has touched it since."""
+        values = self.values
+        return ClaimedRow(
+            id=row_id,
+            token=FIRST,
+            attempt=FIRST,
+            source=values["source"],
+            event_id=values["event_id"],
+            type=values["type"],
+            subject=values["subject"],
+            body=values["body"],
+            traceparent=values["traceparent"],
+            tracestate=values["tracestate"],
+            received_ms=received_ms,
+            replayed_ms=None,
+            failing_since_ms=None,
+            wake_count=0,
+            reason=None,
+            cancel_requested=False,
+        )
 
     @property
     def trace(self) -> TraceContext | None:
@@ -211,18 +232,26 @@ class Entrance:
         dead = [each.values for each in prepared if each.received is None]
         brought = self._brought.bind([[values[name] for name in _BROUGHT] for values in alive])
 
+        known = {each.identity: each for each in prepared}
+
+        def claimed(row_id: int, source: str, event_id: str, received_ms: int) -> ClaimedRow:
+            return known[source, event_id].claimed(row_id, received_ms)
+
         async def unit(connection: Connection) -> tuple[list[ClaimedRow], int]:
             rows: list[ClaimedRow] = []
             buried = 0
             if alive:
-                rows = [claimed_row(row) for row in await connection.execute(self._living, brought)]
+                rows = [
+                    claimed(row.id, row.source, row.event_id, row.received_ms)
+                    for row in await connection.execute(self._living, brought)
+                ]
             if dead:
                 buried = len((await connection.execute(self._dead(connection), dead)).all())
             return rows, buried
 
         rows, buried = await self._database.write(unit)
-        known = len(prepared) - len(rows) - buried
-        self._counted.count(accepted=len(rows), duplicate=known, dead=buried)
+        again = len(prepared) - len(rows) - buried
+        self._counted.count(accepted=len(rows), duplicate=again, dead=buried)
         if buried:
             for values in dead:
                 log.warning(
@@ -247,8 +276,8 @@ class Entrance:
         }
         if not self._route.ordered:
             same |= {
-                "attempt": literal(1),
-                "token": literal(1),
+                "attempt": literal(FIRST),
+                "token": literal(FIRST),
                 "worker": literal(self._claims.worker),
                 "lease_until_ms": now + literal_column(str(self._claims.lease_ms)),
                 "claimed_ms": now,
@@ -262,7 +291,7 @@ class Entrance:
             insert_by(self._database.dialect, inbox)
             .from_select([*_BROUGHT, *same], rows)
             .on_conflict_do_nothing(index_elements=_IDENTITY)
-            .returning(*CLAIMED_COLUMNS)
+            .returning(inbox.c.id, inbox.c.source, inbox.c.event_id, inbox.c.received_ms)
         )
 
     def _dead(self, connection: Connection) -> Insert:
