@@ -200,6 +200,22 @@ async def test_cancelling_leaves_no_process(ffmpeg: Ffmpeg) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+async def test_what_it_has_started_itself_ends_with_it(tmp_path: Path) -> None:
+    binary, child = tmp_path / "ffmpeg", tmp_path / "ffmpeg.child"
+    report = r"printf 'frame=1\nout_time_us=0\nprogress=continue\n' >&3"
+    binary.write_text(f'#!/bin/sh\n/bin/sleep 600 &\necho $! > "$0.child"\n{report}\nwait\n')
+    binary.chmod(0o700)
+    runs = asyncio.Event()
+    run = Ffmpeg(binary).run("test", (), limits=ROOMY, on_report=lambda _: runs.set())
+    task = asyncio.create_task(run)
+    await runs.wait()
+    task.cancel()
+
+    async with asyncio.timeout(AT_ONCE_S):
+        await asyncio.wait({task})
+        await gone(int(child.read_text()))
+
+
 async def test_a_killed_parent_takes_its_ffmpeg_along() -> None:
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, str(BINARY), stdout=asyncio.subprocess.PIPE
