@@ -24,14 +24,14 @@ def service() -> str:
 
 @pytest.fixture(params=["local-file", "local-memory", "rabbitmq", "aws"])
 async def broker(request: pytest.FixtureRequest, tmp_path: Path, service: str) -> AsyncIterator[Broker]:
-    broker = broker_of(request, tmp_path)
+    broker = broker_of(request.param, request, tmp_path)
     yield broker
     await broker.destroy({service})
 
 
 @pytest.fixture(params=["local-file", "rabbitmq", "aws"])
 async def durable(request: pytest.FixtureRequest, tmp_path: Path, service: str) -> AsyncIterator[Broker]:
-    broker = broker_of(request, tmp_path)
+    broker = broker_of(request.param, request, tmp_path)
     yield broker
     await broker.destroy({service})
 

@@ -18,16 +18,8 @@ from tests.contract.bus_brokers import (
     Broker,
     subscribe,
 )
-from tests.contract.bus_traffic import (
-    NOTHING_S,
-    SOON_S,
-    arranged,
-    command,
-    fact,
-    ids_of,
-    receive,
-    receive_nothing,
-)
+from tests.contract.bus_traffic import arranged, fact, ids_of, receive_nothing
+from tests.traffic import NOTHING_S, SOON_S, command, receive
 
 
 async def test_a_message_reaches_the_queue_that_is_bound_to_its_type(bus: Bus, asked: Subscription) -> None:

@@ -12,7 +12,8 @@ from shared.kernel.errors import Refused
 from tests.contract.bus_brokers import (
     Broker,
 )
-from tests.contract.bus_traffic import SOON_S, arranged, command, headed, receive, receive_nothing
+from tests.contract.bus_traffic import arranged, headed, receive_nothing
+from tests.traffic import SOON_S, command, receive
 
 
 @pytest.mark.parametrize(

@@ -17,17 +17,9 @@ from tests.contract.bus_brokers import (
     RabbitBroker,
     subscribe,
 )
-from tests.contract.bus_traffic import (
-    SOON_S,
-    arranged,
-    broker_of,
-    command,
-    ids_of,
-    receive,
-    receive_nothing,
-    until,
-)
+from tests.contract.bus_traffic import arranged, broker_of, ids_of, receive_nothing
 from tests.integration.tcp_proxy import TcpProxy, open_proxy
+from tests.traffic import SOON_S, command, receive, until
 
 
 async def test_what_is_acknowledged_is_forgotten(durable: Broker, service: str) -> None:
@@ -116,7 +108,7 @@ async def remote(
     request: pytest.FixtureRequest, tmp_path: Path, service: str
 ) -> AsyncIterator[tuple[Bus, TcpProxy]]:
     """Return a bus on a broker elsewhere, and the way to it."""
-    broker = broker_of(request, tmp_path)
+    broker = broker_of(request.param, request, tmp_path)
     assert isinstance(broker, RabbitBroker | AwsBroker)
     host, port = broker.server
     async with open_proxy(host, port) as proxy:

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -25,20 +24,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from shared.bus.message import Delivery, Message
+from shared.bus.message import Delivery
 from shared.bus.port import Bus
 from tests.contract.bus_brokers import (
-    AwsBroker,
     Broker,
-    LocalBroker,
-    RabbitBroker,
     new_service,
     subscribe,
 )
+from tests.contract.bus_traffic import broker_of
+from tests.traffic import SOON_S, command
 
 T = TypeVar("T")
 
-SOON_S = 10.0  # for what has to come: only a transport that is broken needs all of it
 HANDS = 6
 # What is done may depend on chance only, never on what came: a broker has its own time, and the same
 # run twice may bring other messages.
@@ -78,7 +75,7 @@ class BusMachine(RuleBasedStateMachine):
     def publish(self, count: int) -> None:
         names = [f"{self._published + number}" for number in range(count)]
         self._published += count
-        self._run(self.bus.publish([_command(name) for name in names]))
+        self._run(self.bus.publish([command(name) for name in names]))
         self.waiting.update(names)
 
     @rule(at_most=st.integers(1, HANDS))
@@ -202,22 +199,6 @@ def test_nothing_is_lost_and_nothing_invented(
 ) -> None:
     class Machine(BusMachine):
         def __init__(self) -> None:
-            super().__init__(_broker(transport, request, tmp_path), durable=transport != "local-memory")
+            super().__init__(broker_of(transport, request, tmp_path), durable=transport != "local-memory")
 
     run_state_machine_as_test(Machine, settings=settings(SETTINGS, max_examples=examples))
-
-
-def _broker(transport: str, request: pytest.FixtureRequest, directory: Path) -> Broker:
-    match transport:
-        case "local-file":
-            return LocalBroker(directory / f"{uuid4().hex}.db")
-        case "local-memory":
-            return LocalBroker(None)
-        case "aws":
-            return AwsBroker(request.getfixturevalue("aws_url"))
-        case _:
-            return RabbitBroker(request.getfixturevalue("amqp_url"))
-
-
-def _command(name: str) -> Message:
-    return Message(name, "clip_requested", b"{}", "application/json", mandatory=True)

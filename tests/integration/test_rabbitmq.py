@@ -16,15 +16,13 @@ from aio_pika.abc import AbstractChannel, AbstractQueue
 from pamqp.common import FieldTable
 from structlog.testing import capture_logs
 
-from shared.bus.message import Delivery, Message, Subscription
+from shared.bus.message import Delivery, Subscription
 from shared.bus.port import Bus, Unroutable
 from shared.bus.rabbitmq import RabbitBus
 from shared.bus.rabbitmq_topology import DELIVERY_LIMIT
 from shared.kernel.errors import Conflict, Refused, Unavailable
 from tests.integration.tcp_proxy import TcpProxy, open_proxy
-
-SOON_S = 20.0  # for what comes at once, or after a reconnect of a second
-LOOK_AGAIN_S = 0.02
+from tests.traffic import LOOK_AGAIN_S, SOON_S, command, until
 
 
 @pytest.fixture
@@ -96,10 +94,6 @@ def behind(proxy: TcpProxy, url: str) -> str:
     return address._replace(netloc=f"{credentials}@127.0.0.1:{proxy.port}").geturl()
 
 
-def command(message_id: str) -> Message:
-    return Message(message_id, "clip_requested", b"{}", "application/json", mandatory=True)
-
-
 async def receive_one(bus: Bus, subscription: Subscription) -> Delivery:
     (delivery,) = await bus.receive(subscription, at_most=1, wait_s=SOON_S)
     return delivery
@@ -111,12 +105,6 @@ async def reconnected(bus: Bus) -> None:
 
 async def disconnected(bus: Bus) -> None:
     await until(lambda: not bus.health().connected)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not holds():  # noqa: ASYNC110 - health is a reading: no event tells that it has changed
-            await asyncio.sleep(LOOK_AGAIN_S)
 
 
 async def test_after_a_cut_the_bus_reconnects_and_what_was_taken_comes_again(

@@ -21,11 +21,11 @@ from shared.bus.sqs_link import Link
 from shared.bus.sqs_names import Names
 from shared.bus.sqs_receiver import Receiver, Times
 from shared.settings.aws_address import AwsAddress
+from tests.traffic import SOON_S
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
 
-SOON_S = 20.0  # for what comes at once: only what is broken needs all of it
 SHORT = Times(visibility_s=2, poll_s=1)
 
 

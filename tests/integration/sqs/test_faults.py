@@ -16,7 +16,8 @@ from tests.integration.aws_impostor import AwsImpostor, aws_impostor
 
 if TYPE_CHECKING:
     pass
-from tests.integration.sqs.traffic import NOTHING_S, QUICK, SOON_S, command, receive, until
+from tests.integration.sqs.traffic import QUICK
+from tests.traffic import NOTHING_S, SOON_S, command, receive, until
 
 
 async def test_without_credentials_the_bus_says_which_to_give(

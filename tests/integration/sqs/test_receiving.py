@@ -23,7 +23,8 @@ from shared.settings.aws_address import AwsAddress
 if TYPE_CHECKING:
     from types_aiobotocore_sns import SNSClient
     from types_aiobotocore_sqs import SQSClient
-from tests.integration.sqs.traffic import QUICK, SOON_S, command, queue_name, queue_url, receive, until
+from tests.integration.sqs.traffic import QUICK, queue_name, queue_url
+from tests.traffic import SOON_S, command, receive, until
 
 
 async def test_what_a_cancelled_poll_finds_goes_to_the_next_receiver_at_once(

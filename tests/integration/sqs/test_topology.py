@@ -18,7 +18,8 @@ from shared.settings.aws_address import AwsAddress
 if TYPE_CHECKING:
     from types_aiobotocore_sns import SNSClient
     from types_aiobotocore_sqs import SQSClient
-from tests.integration.sqs.traffic import QUICK, SOON_S, command, queue_name, queue_url, receive
+from tests.integration.sqs.traffic import QUICK, queue_name, queue_url
+from tests.traffic import SOON_S, command, receive
 
 
 async def test_a_queue_that_was_deleted_is_named_and_made_again(
