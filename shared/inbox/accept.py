@@ -228,14 +228,13 @@ class Entrance:
 
     async def _insert(self, prepared: Sequence[_Prepared]) -> list[ClaimedRow]:
         """Insert what is not known yet, in one transaction. Return the rows that are new and not dead."""
-        alive = [each.values for each in prepared if each.received is not None]
+        firsts = _firsts(prepared)
+        alive = [each.values for each in firsts.values() if each.received is not None]
         dead = [each.values for each in prepared if each.received is None]
         brought = self._brought.bind([[values[name] for name in _BROUGHT] for values in alive])
 
-        known = {each.identity: each for each in prepared}
-
         def claimed(row_id: int, source: str, event_id: str, received_ms: int) -> ClaimedRow:
-            return known[source, event_id].claimed(row_id, received_ms)
+            return firsts[source, event_id].claimed(row_id, received_ms)
 
         async def unit(connection: Connection) -> tuple[list[ClaimedRow], int]:
             rows: list[ClaimedRow] = []
@@ -308,7 +307,7 @@ class Entrance:
     ) -> list[Accepted]:
         if self._route.ordered:
             return []
-        read = {each.identity: each.received for each in prepared}
+        read = {identity: first.received for identity, first in _firsts(prepared).items()}
         return [
             Accepted(self._claims.hold(row, deadline_ms=deadline_ms, fresh=True), received)
             for row in rows
@@ -323,3 +322,8 @@ class Entrance:
             log.info("inbox.not_acknowledged", queue=self._queue, reason=str(error))
             return
         self._checkpoint(Step.ACKNOWLEDGED)
+
+
+def _firsts(prepared: Sequence[_Prepared]) -> dict[tuple[str, str], _Prepared]:
+    """Return one for each identity: of two with one name the first is worked, as if they had come apart."""
+    return {each.identity: each for each in reversed(prepared)}

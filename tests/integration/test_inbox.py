@@ -178,6 +178,24 @@ async def test_a_redelivery_is_recognised(database: Database) -> None:
     assert len(await all_work(database)) == 2
 
 
+async def test_of_two_with_one_name_the_first_is_worked_in_every_attempt(database: Database) -> None:
+    seen: list[str] = []
+
+    async def handle(data: ClipRequested, *, work: Work) -> Done:
+        seen.append(data.clip_id)
+        if work.attempt == 1:
+            raise WorldMoved
+        return Done()
+
+    router, observer = router_of(clips(handle)), Observer()
+    async with open_bus(router) as bus:
+        await bus.publish([message(asked(name), event_id="same") for name in ("first", "second")])
+        async with working(router, database, bus, observer=observer):
+            await observer.reached(Step.COMMITTED, 2)
+
+    assert seen == ["first", "first"]
+
+
 @pytest.mark.parametrize(
     ("body", "field_name"),
     [
