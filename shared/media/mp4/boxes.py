@@ -18,7 +18,7 @@ from shared.kernel.errors import Corrupt
 Ints: TypeAlias = NDArray[np.int64]
 
 HEADER_BYTES = 8
-LARGE_HEADER_BYTES = 16  # with a 64-bit size
+LARGE_HEADER_BYTES = 16  # with a 64-bit size; no header is longer
 # Of one table, and so of samples in a track, each of which takes some 24 bytes of memory.
 # A day at 30 frames a second, or of AAC at 48 kHz, has fewer.
 MAX_ROWS = 4_200_000

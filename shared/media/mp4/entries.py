@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from shared.media.mp4.boxes import FULL_BYTES, Malformed, box, children, name, take, unpack, walk
 
-_VIDEO_FIELDS_BYTES = 78  # of a VisualSampleEntry before its child boxes
+VIDEO_FIELDS_BYTES = 78  # of a VisualSampleEntry before its child boxes
 _AUDIO_FIELDS_BYTES = 28  # of an AudioSampleEntry, version 0
 # QuickTime's sound descriptions of version 1 and 2 have more fields before the child boxes.
 _AUDIO_EXTRA_BYTES = {0: 0, 1: 16, 2: 36}
+_HVCC_ARRAYS_AT = 23  # bytes of an `hvcC` before its parameter sets
 _AAC_OBJECTS = (0x40, 0x66, 0x67, 0x68)  # MPEG-4 AAC, and the three profiles of MPEG-2 AAC
 _OTHER_OBJECTS = {0x69: "mp3", 0x6B: "mp3", 0xA5: "ac3", 0xDD: "vorbis"}  # for messages
 _DECODER_CONFIG_TAG, _DECODER_SPECIFIC_TAG, _ES_TAG = 4, 5, 3
 
 
 @dataclass(frozen=True, slots=True)
-class AvcConfig:
-    """How the samples of an H.264 track are to be read."""
+class NalConfig:
+    """How the samples of a track of H.264 or HEVC are to be read."""
 
+    codec: Literal["h264", "hevc"]
+    profile: int  # of H.264 `profile_idc`: 66 baseline, 77 main, 100 high, …
     length_bytes: int  # of the number before each NAL unit: 1, 2 or 4
     parameter_sets: tuple[bytes, ...]
 
@@ -32,15 +36,15 @@ class SampleEntry:
     identity: tuple[bytes, ...]
     width: int = 0  # pixels; 0 for sound
     height: int = 0
-    avc: AvcConfig | None = None
+    nal: NalConfig | None = None
     aac: bool = False
     object_type: int = 0  # of an elementary stream (esds)
 
     @property
     def codec(self) -> str:
         """The codec's common name where there is one, else the entry's four letters."""
-        if self.avc is not None:
-            return "h264"
+        if self.nal is not None:
+            return self.nal.codec
         return "aac" if self.aac else _OTHER_OBJECTS.get(self.object_type) or name(self.kind)
 
 
@@ -56,17 +60,19 @@ def read_entries(stsd: memoryview, handler: bytes) -> tuple[SampleEntry, ...]:
 
 def _read_video(kind: bytes, payload: memoryview) -> SampleEntry:
     width, height = unpack(">HH", payload, 24)
-    inner = [] if len(payload) < _VIDEO_FIELDS_BYTES else list(walk(payload[_VIDEO_FIELDS_BYTES:]))
-    config = next((one.payload for one in inner if one.kind == b"avcC"), None)
-    avc = _read_avc(config) if kind in (b"avc1", b"avc3") and config is not None else None
+    inner = [] if len(payload) < VIDEO_FIELDS_BYTES else list(walk(payload[VIDEO_FIELDS_BYTES:]))
+    named, read = _CONFIGS.get(kind, (b"", read_avc))
+    config = next((one.payload for one in inner if one.kind == named), None)
+    nal = read(config) if config is not None else None
     # The bit rate is an average of the one file, and says nothing about how to decode it.
     kept = sorted(one.kind + bytes(one.payload) for one in inner if one.kind != b"btrt")
     identity = (kind, take(payload, 24, 4), *kept)
-    return SampleEntry(kind, box(kind, bytes(payload)), identity, width, height, avc)
+    return SampleEntry(kind, box(kind, bytes(payload)), identity, width, height, nal)
 
 
-def _read_avc(config: memoryview) -> AvcConfig:
-    version, _profile, _compatible, _level, length, sets = unpack(">BBBBBB", config)
+def read_avc(config: memoryview) -> NalConfig:
+    """Read the payload of an `avcC` box. Raises Malformed."""
+    version, profile, _compatible, _level, length, sets = unpack(">BBBBBB", config)
     length_bytes = (length & 3) + 1
     if version != 1 or length_bytes == 3:
         raise Malformed("the H.264 configuration (avcC) is not valid")
@@ -74,7 +80,29 @@ def _read_avc(config: memoryview) -> AvcConfig:
     at = _read_parameter_sets(config, 6, sets & 31, found)
     (sets,) = unpack(">B", config, at)
     _read_parameter_sets(config, at + 1, sets, found)
-    return AvcConfig(length_bytes, tuple(found))
+    return NalConfig("h264", profile, length_bytes, tuple(found))
+
+
+def read_hevc(config: memoryview) -> NalConfig:
+    """Read the payload of an `hvcC` box. Raises Malformed."""
+    version, profile = unpack(">BB", config)
+    length, arrays = unpack(">BB", config, _HVCC_ARRAYS_AT - 2)
+    length_bytes = (length & 3) + 1
+    if version != 1 or length_bytes == 3:
+        raise Malformed("the HEVC configuration (hvcC) is not valid")
+    found: list[bytes] = []
+    at = _HVCC_ARRAYS_AT
+    for _ in range(arrays):
+        (sets,) = unpack(">H", config, at + 1)
+        at = _read_parameter_sets(config, at + 3, sets, found)
+    return NalConfig("hevc", profile & 31, length_bytes, tuple(found))
+
+
+# Where a kind of entry says how its samples are to be read.
+_CONFIGS = {
+    **dict.fromkeys((b"avc1", b"avc3"), (b"avcC", read_avc)),
+    **dict.fromkeys((b"hvc1", b"hev1"), (b"hvcC", read_hevc)),
+}
 
 
 def _read_parameter_sets(config: memoryview, at: int, count: int, found: list[bytes]) -> int:
@@ -90,11 +118,23 @@ def _read_audio(kind: bytes, payload: memoryview) -> SampleEntry:
     fields_bytes = _AUDIO_FIELDS_BYTES + _AUDIO_EXTRA_BYTES.get(version, 0)
     inner = children(payload[fields_bytes:]) if len(payload) > fields_bytes else {}
     raw = box(kind, bytes(payload))
+    if version == 1 and b"wave" in inner:
+        inner = children(inner[b"wave"])
+        if b"esds" in inner:
+            version, raw = 0, _as_in_mp4(kind, payload, inner[b"esds"])
     object_type, specific = _read_decoder(inner[b"esds"]) if b"esds" in inner else (0, b"")
     # Bit rates and buffer sizes in `esds` are averages of the one file.
-    identity = (kind, take(payload, 16, 12), bytes([object_type]), specific)
+    identity = (kind, take(memoryview(raw), 8 + 16, 12), bytes([object_type]), specific)
     aac = kind == b"mp4a" and version == 0 and object_type in _AAC_OBJECTS and bool(specific)
     return SampleEntry(kind, raw, identity, aac=aac, object_type=object_type)
+
+
+def _as_in_mp4(kind: bytes, payload: memoryview, esds: memoryview) -> bytes:
+    """Return QuickTime's description of compressed sound (version 1) as MP4 has it; few read the other."""
+    fields = bytearray(take(payload, 0, _AUDIO_FIELDS_BYTES))
+    fields[8:16] = bytes(8)  # the version and who made it
+    fields[20:24] = bytes(4)  # that it is compressed, and its packets
+    return box(kind, bytes(fields), box(b"esds", bytes(esds)))
 
 
 def _read_decoder(esds: memoryview) -> tuple[int, bytes]:

@@ -9,6 +9,7 @@ import numpy as np
 from shared.kernel.errors import Corrupt
 from shared.media.mp4.annexb import starts_alone, to_annexb
 from shared.media.mp4.boxes import Malformed
+from shared.media.mp4.entries import NalConfig
 from shared.media.mp4.ranges import RangeReader
 from shared.media.mp4.tracks import Track
 
@@ -26,6 +27,7 @@ class Group:
 
     first: int
     stop: int
+    config: NalConfig
     annexb: bytes
 
     def __len__(self) -> int:
@@ -34,9 +36,9 @@ class Group:
 
 async def read_group(reader: RangeReader, track: Track, first: int, stop: int) -> Group:
     """Read samples [first, stop), or as many of them from the first on as may be held. Raises Corrupt."""
-    config = track.entry.avc
+    config = track.entry.nal
     if config is None:
-        raise Corrupt("the pictures are not H.264")
+        raise Corrupt("the pictures are neither H.264 nor HEVC")
     offsets, sizes = track.samples.offsets[first:stop], track.samples.sizes[first:stop].astype(np.int64)
     start, ends = int(offsets[0]), offsets + sizes
     # In files of ours and of cameras samples lie in order; what does not is left out from there on.
@@ -50,14 +52,14 @@ async def read_group(reader: RangeReader, track: Track, first: int, stop: int) -
         for offset, end in zip(offsets[:count].tolist(), ends[:count].tolist(), strict=True)
     ]
     try:
-        return Group(first, first + count, to_annexb(config, samples))
+        return Group(first, first + count, config, to_annexb(config, samples))
     except Malformed as error:
         raise Corrupt(f"sample {first} and those after it are damaged: {error.message}") from error
 
 
 async def is_idr(reader: RangeReader, track: Track, sample: int) -> bool:
     """Tell by the first bytes of a sample whether its picture needs none before it."""
-    config = track.entry.avc
+    config = track.entry.nal
     if config is None:
         return False
     start, size_bytes = int(track.samples.offsets[sample]), int(track.samples.sizes[sample])
@@ -65,7 +67,7 @@ async def is_idr(reader: RangeReader, track: Track, sample: int) -> bool:
     for most_bytes in (_PEEK_BYTES, MAX_GROUP_BYTES):
         if told is None:
             beginning = await reader.read(start, start + min(size_bytes, most_bytes))
-            told = starts_alone(beginning, config.length_bytes)
+            told = starts_alone(beginning, config)
     return bool(told)
 
 

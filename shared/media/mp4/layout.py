@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from shared.media.mp4.boxes import Ints
-from shared.media.mp4.selection import CannotCopy, Run
+from shared.media.mp4.selection import AFTER, BEFORE, COPIED, CannotCopy, Run
 from shared.media.mp4.timeline import TrackPlan
 
 # Reading on is cheaper than a new request up to about this much: some milliseconds on an ordinary network.
@@ -34,6 +35,7 @@ class Fetch:
 
     piece: int
     segments: tuple[Segment, ...]
+    held: bytes | None = None  # what is written instead: it was encoded anew
 
     @property
     def start(self) -> int:
@@ -61,16 +63,20 @@ def lay_out(tracks: Sequence[TrackPlan], pieces: int) -> Layout:
     fetches: list[Fetch] = []
     offsets: list[list[Ints]] = [[] for _ in tracks]
     position = 0
-    for piece in range(pieces):
+    for piece, part in product(range(pieces), (BEFORE, COPIED, AFTER)):
         runs = [
-            (number, run) for number, track in enumerate(tracks) for run in track.runs if run.piece == piece
+            (number, run)
+            for number, track in enumerate(tracks)
+            for run in track.runs
+            if (run.piece, run.part) == (piece, part)
         ]
         if not runs:
             continue
         starts, ends, placed, position = _order(runs, position)
         for (number, _), at in zip(runs, placed, strict=True):
             offsets[number].append(at)
-        fetches += _fetches(piece, starts, ends)
+        held = runs[0][1].held
+        fetches += _fetches(piece, starts, ends) if held is None else [Fetch(piece, (), held)]
     if position == 0:
         raise CannotCopy("the samples of the source are empty")
     return Layout(tuple(fetches), tuple(np.concatenate(parts) for parts in offsets), position)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from shared.media.mp4.boxes import HEADER_BYTES, LARGE_HEADER_BYTES, Ints, box, full_box, rows
 from shared.media.mp4.layout import Layout, chunks, lay_out
-from shared.media.mp4.selection import CannotCopy, common_timescale, select_audio, select_video
+from shared.media.mp4.selection import BEFORE, CannotCopy, Run, common_timescale, select_audio, select_video
 from shared.media.mp4.timeline import MOVIE_TIMESCALE, TrackPlan, place_audio, place_video
-from shared.media.mp4.tracks import Movie
+from shared.media.mp4.tracks import Movie, Track
 from shared.media.port import Cut
 
 _U32 = 1 << 32
@@ -34,7 +35,25 @@ class MoviePlan:
     tracks: tuple[TrackPlan, ...]
     layout: Layout
     header: bytes  # ftyp, moov, and the header of mdat: what is written before the media
-    duration_ms: int
+    durations_ms: tuple[int, ...]  # of the pieces
+
+    @property
+    def duration_ms(self) -> int:
+        return sum(self.durations_ms)
+
+    @property
+    def reencoded_ms(self) -> tuple[tuple[int, int], ...]:
+        """Which parts of the clip, [start, end), have pictures that were encoded anew."""
+        if self.video is None:
+            return ()
+        starts_ms, parts = [0, *accumulate(self.durations_ms)], []
+        for run in self.video.runs:
+            if run.held is not None:
+                from_tick = run.start if run.part == BEFORE else int(run.shown[0])
+                ticks = (from_tick, int(run.shown[-1]) + run.ticks_after_last)
+                first_ms, last_ms = ((tick - run.start) * 1000 // self.video.timescale for tick in ticks)
+                parts.append((starts_ms[run.piece] + first_ms, starts_ms[run.piece] + last_ms))
+        return tuple(parts)
 
     @property
     def size_bytes(self) -> int:
@@ -49,25 +68,20 @@ class MoviePlan:
         return next((track for track in self.tracks if track.track.handler == b"soun"), None)
 
 
-def plan_movie(movies: Sequence[Movie], cuts: Sequence[Cut]) -> MoviePlan:
-    """Join cuts of sources that have no obstacle. `movies` has the index of each cut's source.
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """The pictures that the cuts need: for each cut the runs that follow one another, none where none is."""
 
-    Raises CannotCopy when the samples at a cut do not allow it.
+    track: Track  # whose settings they have
+    timescale: int
+    pieces: tuple[tuple[Run, ...], ...]
+
+
+def select_pictures(movies: Sequence[Movie], cuts: Sequence[Cut]) -> Pictures | None:
+    """Choose the pictures of sources that have no obstacle; None where the sources have none.
+
+    `movies` has the index of each cut's source. Raises CannotCopy when the samples do not allow a cut.
     """
-    durations_ms = [cut.duration_ms for cut in cuts]
-    video = _plan_video(movies, cuts, durations_ms)
-    audio = _plan_audio(movies, cuts, durations_ms)
-    tracks = tuple(track for track in (video, audio) if track is not None)
-    if not tracks:
-        raise CannotCopy("nothing is shown or heard in the cuts")
-    layout = lay_out(tracks, len(cuts))
-    header = _write_header(tracks, layout, movies[0].matrix, sum(durations_ms))
-    return MoviePlan(tracks, layout, header, sum(durations_ms))
-
-
-def _plan_video(
-    movies: Sequence[Movie], cuts: Sequence[Cut], durations_ms: Sequence[int]
-) -> TrackPlan | None:
     tracks = [movie.video for movie in movies if movie.video is not None]
     if not tracks:
         return None
@@ -76,7 +90,25 @@ def _plan_video(
         select_video(movie, track, cut, piece, timescale)
         for piece, (movie, track, cut) in enumerate(zip(movies, tracks, cuts, strict=True))
     ]
-    return place_video(tracks[0], timescale, runs, durations_ms)
+    return Pictures(tracks[0], timescale, tuple(() if run is None else (run,) for run in runs))
+
+
+def plan_movie(movies: Sequence[Movie], cuts: Sequence[Cut], pictures: Pictures | None) -> MoviePlan:
+    """Join cuts of sources that have no obstacle. `movies` has the index of each cut's source.
+
+    Raises CannotCopy when the samples at a cut do not allow it.
+    """
+    durations_ms = tuple(cut.duration_ms for cut in cuts)
+    video = None
+    if pictures is not None:
+        video = place_video(pictures.track, pictures.timescale, pictures.pieces, durations_ms)
+    audio = _plan_audio(movies, cuts, durations_ms)
+    tracks = tuple(track for track in (video, audio) if track is not None)
+    if not tracks:
+        raise CannotCopy("nothing is shown or heard in the cuts")
+    layout = lay_out(tracks, len(cuts))
+    header = _write_header(tracks, layout, movies[0].matrix, sum(durations_ms))
+    return MoviePlan(tracks, layout, header, durations_ms)
 
 
 def _plan_audio(

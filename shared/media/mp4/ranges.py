@@ -50,3 +50,33 @@ class RangeReader:
                     found += chunk
         self.bytes_read += len(found) - len(held)
         return memoryview(found).toreadonly()
+
+
+class Window:
+    """Bytes of one object that are at hand, in one piece; others are read when they are wanted."""
+
+    def __init__(self, reader: RangeReader, *, at: int = 0, held: memoryview = _NOTHING) -> None:
+        self._reader = reader
+        self._at, self._held = at, held
+        self.object_bytes = reader.stored.size_bytes
+        self.reads = 0
+
+    async def look(self, at: int, *, needed_bytes: int, read_bytes: int) -> memoryview:
+        """Return what is at hand from `at` on: at least `needed_bytes` where the object has as many.
+
+        What is not at hand is read, `read_bytes` of it.
+        """
+        end = min(at + needed_bytes, self.object_bytes)
+        if not self._at <= at <= end <= self._at + len(self._held):
+            self.reads += 1
+            read_end = min(at + max(read_bytes, needed_bytes), self.object_bytes)
+            self._at, self._held = at, await self._reader.read(at, read_end)
+        return self._held[at - self._at :]
+
+    async def take(self, start: int, end: int) -> memoryview:
+        """Return [start, end), whose first bytes may be at hand; the window stays where it is."""
+        held = self._held[start - self._at : end - self._at] if start >= self._at else _NOTHING
+        if len(held) == end - start:
+            return held
+        self.reads += 1
+        return await self._reader.read(start, end, held=held)

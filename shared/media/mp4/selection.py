@@ -21,6 +21,7 @@ from shared.media.port import Cut
 MAX_TIMESCALE = (1 << 31) - 1  # of a track: some readers keep it in a signed number
 PREROLL_FRAMES = 2  # of AAC: each frame's first half needs the one before; HE-AAC needs one more
 _MAX_SPAN_TICKS = 1 << 53
+BEFORE, COPIED, AFTER = range(3)  # parts of a piece: what is encoded anew stands before and after the rest
 
 
 class CannotCopy(Exception):
@@ -43,6 +44,8 @@ class Run:
     decode: Ints
     shown: Ints
     ticks_after_last: int
+    part: int = COPIED
+    held: bytes | None = None  # the samples themselves, where they are not the source's
 
     def __len__(self) -> int:
         return self.stop - self.first
@@ -149,8 +152,8 @@ def select_audio(movie: Movie, track: Track, cut: Cut, piece: int) -> Run | None
 def shown_window(track: Track, movie_timescale: int, timescale: int) -> tuple[int, int, int]:
     """Return where the presentation's zero lies, and what [from, until) the source's edit list shows.
 
-    In ticks of `timescale` on the media's own line. A source has at most one edit that shows something;
-    `obstacles` sees to that.
+    In ticks of `timescale` on the media's own line. At most one edit shows something; `edits` divides a cut
+    of a source that has more.
     """
     lead_ticks = 0
     for edit in track.edits:
@@ -161,4 +164,4 @@ def shown_window(track: Track, movie_timescale: int, timescale: int) -> tuple[in
         length = round(edit.duration_ticks * timescale / movie_timescale) or _MAX_SPAN_TICKS
         zero = max(start - round(lead_ticks * timescale / movie_timescale), -_MAX_SPAN_TICKS)
         return zero, start, start + min(length, _MAX_SPAN_TICKS)
-    return 0, 0, _MAX_SPAN_TICKS
+    return 0, 0, 0 if track.edits else _MAX_SPAN_TICKS

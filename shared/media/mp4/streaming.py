@@ -1,12 +1,46 @@
-"""Carry the chosen samples from the sources into the new file, one chunk in memory at a time."""
+"""Carry the chosen samples from the sources into the new file, one chunk in memory at a time.
+
+Where many of them lie together the store may copy them by itself, and they never come here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from itertools import pairwise
 
 from shared.media.mp4.layout import Fetch, Segment
 from shared.media.mp4.ranges import blaming
-from shared.storage.port import Storage, StoredObject
+from shared.storage.port import COPIED_BYTES, Storage, StoredObject
+
+_STEP_BYTES = 64 << 20  # what is copied before its progress is told
+_STEPS = 64  # of one stride: then they are longer
+
+
+def strides(fetch: Fetch) -> Iterator[Fetch]:
+    """Divide a fetch into what a store may copy by itself, and what is read with the gaps between."""
+    near: list[Segment] = []
+    for segment in fetch.segments:
+        if segment.end - segment.start < COPIED_BYTES:
+            near.append(segment)
+            continue
+        if near:
+            yield Fetch(fetch.piece, tuple(near))
+            near = []
+        yield Fetch(fetch.piece, (segment,))
+    if near:
+        yield Fetch(fetch.piece, tuple(near))
+
+
+def is_copied(stride: Fetch) -> bool:
+    """Say whether a stride is one that a store may copy by itself."""
+    return len(stride.segments) == 1 and stride.end - stride.start >= COPIED_BYTES
+
+
+def copied_steps(stride: Fetch) -> Iterator[tuple[int, int]]:
+    """Divide a stride that a store may copy into ranges, after each of which progress can be told."""
+    size_bytes = stride.end - stride.start
+    count = min(_STEPS, -(-size_bytes // _STEP_BYTES))
+    return pairwise(stride.start + size_bytes * index // count for index in range(count + 1))
 
 
 async def read_wanted(

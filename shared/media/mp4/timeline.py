@@ -1,8 +1,9 @@
 """Place the samples of several pieces on one media timeline, and say by edits what of it is shown. Pure.
 
-Many players look at the first edit of a track only, so there are as few as possible: where a piece joins the
-one before it without anything hidden in between, both are shown by one edit. Every piece starts exactly where
-the pieces before it end on the clock, whatever their samples add up to, so no error grows along the clip.
+Many players look at few edits of a track only, so there are as few as possible: one that shows nothing until
+the first picture is due, and one for all pieces that join without anything hidden in between. Every piece
+starts exactly where the pieces before it end on the clock, whatever their samples add up to, so no error
+grows along the clip.
 """
 
 from __future__ import annotations
@@ -53,12 +54,15 @@ class TrackPlan:
 
 
 def place_video(
-    track: Track, timescale: int, runs: Sequence[Run | None], durations_ms: Sequence[int]
+    track: Track, timescale: int, pieces: Sequence[Sequence[Run]], durations_ms: Sequence[int]
 ) -> TrackPlan:
-    """Place the pictures of each piece. A piece without any holds the last picture. Raises CannotCopy."""
+    """Place the pictures of each piece, whose runs follow one another on its source's own line.
+
+    A piece without any holds the last picture. Raises CannotCopy.
+    """
     line = _VideoLine(timescale)
-    for run, duration_ms in zip(runs, durations_ms, strict=True):
-        line.add(run, duration_ms)
+    for runs, duration_ms in zip(pieces, durations_ms, strict=True):
+        line.add(runs, duration_ms)
     return line.plan(track)
 
 
@@ -75,21 +79,22 @@ class _VideoLine:
         self._edit_end = 0  # where the last edit ends on the media timeline
         self._hidden_end = 0  # after everything placed so far that must not be shown again
 
-    def add(self, run: Run | None, duration_ms: int) -> None:
-        if run is None:
+    def add(self, runs: Sequence[Run], duration_ms: int) -> None:
+        if not runs:
             self._hold(duration_ms)
             return
+        start, end = runs[0].start, runs[0].end
         if not self._runs:
-            self._start(run, duration_ms)
-        elif self._joins(run):
-            self._place(run, self._edit_end - run.start)
+            self._start(runs, duration_ms)
+        elif self._joins(runs):
+            self._place(runs, self._edit_end - start)
             self._lengthen(duration_ms)
         else:
-            shift = self._shift_behind(run)
-            self._place(run, shift)
-            self._edits.append(Edit(duration_ms, run.start + shift))
-            self._edit_end = run.end + shift
-        self._hidden_end = max(self._edit_end, int(self._shown[-1].max()) + 1)
+            shift = self._shift_behind(runs)
+            self._place(runs, shift)
+            self._edits.append(Edit(duration_ms, start + shift))
+            self._edit_end = end + shift
+        self._hidden_end = max(self._edit_end, *(int(shown.max()) + 1 for shown in self._shown[-len(runs) :]))
 
     def _hold(self, duration_ms: int) -> None:
         if not self._edits:
@@ -97,7 +102,7 @@ class _VideoLine:
             return
         before = self._edit_end
         self._lengthen(duration_ms)
-        if ((self._shown[-1] >= before) & (self._shown[-1] < self._edit_end)).any():
+        if any(((shown >= before) & (shown < self._edit_end)).any() for shown in self._shown):
             raise CannotCopy("a cut without a picture of its own follows pictures that have to stay hidden")
         self._hidden_end = max(self._hidden_end, self._edit_end)
 
@@ -106,41 +111,42 @@ class _VideoLine:
         self._edits[-1] = Edit(last.duration_ticks + duration_ms, last.media_ticks)
         self._edit_end += duration_ms * self._timescale // MOVIE_TIMESCALE
 
-    def _start(self, run: Run, duration_ms: int) -> None:
+    def _start(self, runs: Sequence[Run], duration_ms: int) -> None:
         """Place the first pictures where the media starts.
 
-        Where even their decoding comes later than the cut's start, the first picture is decoded early: that
-        needs no edit. From a second on, an edit shows nothing for the whole seconds before.
+        Where the cut begins between two pictures, an edit shows nothing up to the first: without it, players
+        begin with that picture at once, and all of them come earlier than the sound.
         """
-        shift = -int(run.decode[0])
-        late_ticks = max(0, -(run.start + shift))
-        late_ms = late_ticks // self._timescale * MOVIE_TIMESCALE
-        shift += late_ticks - late_ms * self._timescale // MOVIE_TIMESCALE
-        self._place(run, shift)
+        start, end = runs[0].start, runs[0].end
+        first = min(int(run.shown[run.shown >= start].min(initial=end)) for run in runs)
+        gap_ms = (first - start) * MOVIE_TIMESCALE // self._timescale
+        gap_ticks = gap_ms * self._timescale // MOVIE_TIMESCALE
+        shift = max(-int(runs[0].decode[0]), -(start + gap_ticks))
+        self._place(runs, shift)
         self._decode[0][0] = 0
-        self._empty_ms += late_ms
-        media_ticks = run.start + shift + late_ms * self._timescale // MOVIE_TIMESCALE
-        self._edits.append(Edit(duration_ms - late_ms, media_ticks))
-        self._edit_end = run.end + shift
+        self._empty_ms += gap_ms
+        self._edits.append(Edit(duration_ms - gap_ms, start + gap_ticks + shift))
+        self._edit_end = end + shift
 
-    def _joins(self, run: Run) -> bool:
+    def _joins(self, runs: Sequence[Run]) -> bool:
         """Tell whether a piece can follow with nothing hidden: no lead of its own, no tail before it."""
-        shift = self._edit_end - run.start
-        lead = bool((run.shown < run.start).any())
+        shift = self._edit_end - runs[0].start
+        lead = any((run.shown < run.start).any() for run in runs)
         tail = self._hidden_end > self._edit_end
-        return not lead and not tail and int(run.decode[0]) + shift > int(self._decode[-1][-1])
+        return not lead and not tail and int(runs[0].decode[0]) + shift > int(self._decode[-1][-1])
 
-    def _shift_behind(self, run: Run) -> int:
+    def _shift_behind(self, runs: Sequence[Run]) -> int:
         """Return the shift that puts a whole piece, hidden pictures included, behind all that is there."""
         decode_from = int(self._decode[-1][-1]) + self._runs[-1].ticks_after_last
         # The edit starts with the cut, which may be before the first picture.
-        first = min(run.start, int(run.shown.min()))
-        return max(decode_from - int(run.decode[0]), self._hidden_end - first)
+        first = min(runs[0].start, *(int(run.shown.min()) for run in runs))
+        return max(decode_from - int(runs[0].decode[0]), self._hidden_end - first)
 
-    def _place(self, run: Run, shift: int) -> None:
-        self._runs.append(run)
-        self._decode.append(run.decode + shift)
-        self._shown.append(run.shown + shift)
+    def _place(self, runs: Sequence[Run], shift: int) -> None:
+        for run in runs:
+            self._runs.append(run)
+            self._decode.append(run.decode + shift)
+            self._shown.append(run.shown + shift)
 
     def plan(self, track: Track) -> TrackPlan:
         if not self._runs:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from shared.media.mp4.boxes import FULL_BYTES, Box, Malformed, child, children, read_rows, take, unpack, walk
 from shared.media.mp4.entries import SampleEntry, read_entries
+from shared.media.mp4.fragments import Defaults, read_defaults
 from shared.media.mp4.tables import MAX_TICKS, SampleTable, read_tables
 
 MAX_TRACKS = 64  # cameras have two or three; each costs time to look at
@@ -14,6 +16,8 @@ MAX_EDITS = 4096  # a clip of ours has one for each source
 MATRIX_BYTES = 36
 _ONE = 1 << 16  # the playing rate of an ordinary edit, 16.16
 _ENABLED = 1  # a flag of `tkhd`
+
+Span: TypeAlias = tuple[int, int]  # [start, end) of a presentation, in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Edit:
 class Track:
     """One track of pictures or sound."""
 
+    number: int  # in the file
     handler: bytes  # `vide` or `soun`
     timescale: int  # ticks per second of the media
     language: int
@@ -55,9 +60,15 @@ class Movie:
     timescale: int  # ticks per second of the edits
     declared_ms: int  # how long the file says it is, rounded to the nearest
     matrix: bytes
-    fragmented: bool
+    defaults: Mapping[int, Defaults] | None  # of the tracks' fragments, by number; None: there are none
     video: Track | None
     audio: Track | None
+    truncated: bool = False  # the last fragment is not there to its end
+
+    @property
+    def fragmented(self) -> bool:
+        """Whether there are samples that the index does not list."""
+        return self.defaults is not None
 
     @property
     def tracks(self) -> tuple[Track, ...]:
@@ -105,7 +116,7 @@ def read_movie(moov: memoryview, *, object_bytes: int) -> Movie:
         timescale=timescale,
         declared_ms=(duration * 1000 + timescale // 2) // timescale,
         matrix=take(mvhd, 48 if version else 36, MATRIX_BYTES),
-        fragmented=b"mvex" in inner,
+        defaults=read_defaults(inner[b"mvex"]) if b"mvex" in inner else None,
         video=_first_track(traks, b"vide", object_bytes),
         audio=_first_track(traks, b"soun", object_bytes),
     )
@@ -144,9 +155,12 @@ def _read_track(trak: _Trak, object_bytes: int) -> Track:
     _check_own_data(minf)
     stbl = children(child(minf, b"stbl"))
     samples = read_tables(stbl, object_bytes=object_bytes)
-    matrix_at = 52 if unpack(">B", tkhd)[0] else 40
+    wide = unpack(">B", tkhd)[0]
+    matrix_at = 52 if wide else 40
+    (number,) = unpack(">I", tkhd, 20 if wide else 12)
     width, height = unpack(">II", tkhd, matrix_at + MATRIX_BYTES)
     return Track(
+        number=number,
         handler=trak.handler,
         timescale=timescale,
         language=language,
