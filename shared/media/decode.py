@@ -23,15 +23,15 @@ GROUP_LIMITS = Limits(cpu_s=60, memory_bytes=DECODE_MEMORY_BYTES, file_bytes=NO_
 WHOLE_LIMITS = Limits(cpu_s=1800, memory_bytes=DECODE_MEMORY_BYTES, file_bytes=NO_FILE_BYTES, wall_s=1800)
 
 
-async def decode_h264(ffmpeg: Ffmpeg, annexb: bytes, *, limits: Limits = GROUP_LIMITS) -> int:
-    """Decode H.264 in Annex B form and return the number of frames.
+async def decode_pictures(ffmpeg: Ffmpeg, codec: str, annexb: bytes, *, limits: Limits = GROUP_LIMITS) -> int:
+    """Decode H.264 or HEVC (`codec`: h264, hevc) in Annex B form and return the number of frames.
 
     Raises Corrupt at the first thing that is wrong with it, Transient when a limit was hit.
     """
     what = "Decoding pictures"
     if not annexb:
         raise Corrupt(f"{what}: there is nothing to decode")
-    ended = await ffmpeg.run("decode", commands.decode_h264(), limits=limits, stdin=annexb)
+    ended = await ffmpeg.run("decode", commands.decode_pictures(codec), limits=limits, stdin=annexb)
     if error := diagnose(ended, what=what):
         raise error
     if ended.frames == 0:
@@ -42,7 +42,7 @@ async def decode_h264(ffmpeg: Ffmpeg, annexb: bytes, *, limits: Limits = GROUP_L
 async def decode_each(
     ffmpeg: Ffmpeg, path: Path, on_entry: Callable[[Entry], None], *, limits: Limits = WHOLE_LIMITS
 ) -> None:
-    """Decode a whole local MP4; `on_entry` takes each frame and block of sound. Raises as `decode_h264`."""
+    """Decode a whole local MP4; `on_entry` takes each frame and block of sound. Errors as above."""
     log = FrameLog(on_entry)
     with path.open("rb") as opened:
         ended = await ffmpeg.run("decode", commands.decode_mp4(), limits=limits, stdin=opened, sinks=(log,))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from shared.kernel.errors import Bug, NotFound
 from shared.media.announced import check_announced
-from shared.media.copied import CopiedClip, plan_copy
+from shared.media.copied import CopiedClip
 from shared.media.encoded import EncodedClip
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.mp4.groups import idr_before, read_group
@@ -16,7 +17,7 @@ from shared.media.mp4.presentation import sample_at
 from shared.media.mp4.ranges import RangeReader
 from shared.media.mp4.selection import CannotCopy
 from shared.media.pictures import render
-from shared.media.port import ClipFile, Cut, MediaInfo, Picture, Progress, SourceBroken
+from shared.media.port import ClipFile, Cut, MediaInfo, Picture, Precision, Progress, SourceBroken
 from shared.media.settling import Settled, settle
 from shared.media.survey import describe
 from shared.storage.port import Storage, WriteOptions
@@ -35,7 +36,7 @@ class MediaEngine:
     async def describe(self, key: str) -> MediaInfo:
         index = await self._indexes.load(key)
         movie = index.movie
-        if movie is None or movie.fragmented:
+        if movie is None:
             return await describe(self._ffmpeg, self._storage, key)
         return MediaInfo(
             duration_ms=movie.duration_ms,
@@ -48,32 +49,41 @@ class MediaEngine:
         )
 
     async def cut(
-        self, cuts: Sequence[Cut], *, into: str, options: WriteOptions, progress: Progress | None = None
+        self,
+        cuts: Sequence[Cut],
+        *,
+        into: str,
+        options: WriteOptions,
+        precision: Precision = Precision.EDIT_LIST,
+        progress: Progress | None = None,
     ) -> ClipFile:
         if not cuts or any(not 0 <= cut.start_ms < cut.end_ms for cut in cuts):
             raise Bug("a clip has cuts, and each of them ends after it starts")
-        indexes = [await self._load(cut.source_key) for cut in cuts]
+        indexes = [await self._load(cut) for cut in cuts]
         for index, cut in zip(indexes, cuts, strict=True):
             check_announced(index, cut)
         index_bytes = sum(index.bytes_read for index in indexes)
+        copied = CopiedClip(self._storage, self._ffmpeg, indexes, cuts, key=into, progress=progress)
         try:
-            plan, plan_bytes = await plan_copy(self._storage, indexes, cuts)
+            await copied.prepare(precision)
         except CannotCopy as obstacle:
             because = str(obstacle)
         else:
-            sources = [index.stored for index in indexes]
-            copied = CopiedClip(
-                self._storage, self._ffmpeg, plan, key=into, sources=sources, cuts=cuts, progress=progress
-            )
             settled = await settle(self._storage, into, options, copied)
-            read_bytes = index_bytes + plan_bytes + copied.bytes_read
-            return self._finished(settled, source_bytes_read=read_bytes, reencoded_because=None)
+            clip = self._finished(settled, source_bytes_read=index_bytes + copied.bytes_read)
+            return replace(
+                clip,
+                copied_bytes=0 if settled.adopted else copied.bytes_copied,
+                reencoded_ms=copied.reencoded_ms,
+                earlier_ms=copied.earlier_ms,
+                later_ms=copied.later_ms,
+            )
         encoded = EncodedClip(
             self._storage, self._ffmpeg, key=into, cuts=cuts, directory=self._directory, progress=progress
         )
         settled = await settle(self._storage, into, options, encoded)
-        read_bytes = index_bytes + encoded.bytes_read
-        return self._finished(settled, source_bytes_read=read_bytes, reencoded_because=because)
+        clip = self._finished(settled, source_bytes_read=index_bytes + encoded.bytes_read)
+        return replace(clip, reencoded_because=because, reencoded_ms=((0, clip.duration_ms),))
 
     async def thumbnails(self, key: str, *, at_ms: int, widths: Sequence[int]) -> tuple[Picture, ...]:
         index = await self._indexes.load(key)
@@ -89,27 +99,26 @@ class MediaEngine:
         # Decoders give pictures in the order in which they are shown.
         shown = track.samples.shown_ticks[group.first : group.stop]
         earlier = int((shown < shown[min(wanted, group.stop - 1) - group.first]).sum())
-        return await render(self._ffmpeg, group.annexb, earlier, widths)
+        return await render(self._ffmpeg, group.config.codec, group.annexb, earlier, widths)
 
-    async def _load(self, key: str) -> SourceIndex:
+    async def _load(self, cut: Cut) -> SourceIndex:
+        key = cut.source_key
         try:
-            return await self._indexes.load(key)
+            return await self._indexes.load(key, (cut.start_ms, cut.end_ms))
         except NotFound as error:
             raise SourceBroken(key, f"the source {key} is missing") from error
 
-    def _finished(
-        self, settled: Settled, *, source_bytes_read: int, reencoded_because: str | None
-    ) -> ClipFile:
+    def _finished(self, settled: Settled, *, source_bytes_read: int) -> ClipFile:
         proof = settled.proof
         self._indexes.keep(proof.index)  # thumbnails are wanted next
         return ClipFile(
             stored=settled.stored,
-            sha256=settled.sha256,
+            sha256=settled.stored.sha256,
+            crc32=settled.stored.crc32,
             duration_ms=proof.duration_ms,
             video_frames=proof.video_frames,
             width=proof.width,
             height=proof.height,
-            reencoded_because=reencoded_because,
             source_bytes_read=source_bytes_read,
             proof_bytes_read=settled.bytes_read,
             adopted=settled.adopted,

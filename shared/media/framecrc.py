@@ -29,10 +29,11 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One packet or frame. Times are in the stream's time base; `pts` None where the source has none."""
+    """One packet or frame. Times are in the stream's time base; None where the source has none."""
 
     stream: Stream
     index: int  # of the stream
+    dts: int | None
     pts: int | None
     duration: int
     size_bytes: int
@@ -43,6 +44,11 @@ class Entry:
     def start_s(self) -> Fraction:
         """The presentation time; zero where there is none."""
         return (self.pts or 0) * self.stream.time_base
+
+    @property
+    def decoded_s(self) -> Fraction:
+        """When it is decoded; when it is shown, where the source does not say."""
+        return self.start_s if self.dts is None else self.dts * self.stream.time_base
 
     @property
     def end_s(self) -> Fraction:
@@ -97,13 +103,14 @@ class FrameLog:
 
     def _entry(self, line: str) -> Entry:
         fields = [field.strip() for field in line.split(",")]
-        index, _dts, pts, duration, size = fields[:5]
+        index, dts, pts, duration, size = fields[:5]
         flags = next(
             (int(field.removeprefix("F="), 0) for field in fields[6:] if field.startswith("F=")), _KEY
         )
         return Entry(
             self.streams.setdefault(int(index), Stream()),
             int(index),
+            None if dts == "NOPTS" else int(dts),
             None if pts == "NOPTS" else int(pts),
             int(duration),
             int(size),

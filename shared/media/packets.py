@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from shared.media.framecrc import Entry
-from shared.media.port import Cut, SourceBroken
+from shared.media.port import Cut, SourceEndsEarly
 
 # An audio encoder's run-up comes before the first picture where a container cannot say that it is not to be
 # heard (MPEG-TS). More than this is sound that really starts earlier.
@@ -29,10 +29,10 @@ class Starts:
 
     @property
     def presentation_s(self) -> Fraction:
-        """The start of what comes first, but the picture's where the sound is only a run-up ahead of it."""
+        """The start of what comes first; a run-up of the sound to the picture, or to zero, does not count."""
         first = min(self._starts_s.values(), default=Fraction(0))
-        video = self._starts_s.get("video", first)
-        return video if video - first < RUN_UP_S else first
+        heard = self._starts_s.get("video", max(first, Fraction(0)))
+        return heard if heard - first < RUN_UP_S else first
 
 
 class Packets:
@@ -41,6 +41,7 @@ class Packets:
     def __init__(self, start_s: Fraction, end_s: Fraction) -> None:
         self._start_s, self._end_s = start_s, end_s
         self._ends_s: dict[str, Fraction] = {}
+        self._last_decoded_s: dict[str, Fraction] = {}  # the decode time of each kind's last packet
         self._frame_s = Fraction(0)
         self.first_s: Fraction | None = None
         self.frames = 0
@@ -55,6 +56,7 @@ class Packets:
         kind, pts_s = entry.stream.kind, entry.start_s
         self.first_s = pts_s if self.first_s is None else min(self.first_s, pts_s)
         self._ends_s[kind] = max(self._ends_s.get(kind, entry.end_s), entry.end_s)
+        self._last_decoded_s[kind] = entry.decoded_s
         if kind == "audio":
             self.sound = self.sound or entry.end_s > self._start_s
             return
@@ -65,10 +67,16 @@ class Packets:
         self._frame_s = entry.duration * entry.stream.time_base
 
     def check_end(self, key: str, cut: Cut, source_start_s: Fraction) -> None:
-        """Raise SourceBroken when pictures, or sound where there are none, end before the cut."""
-        end_s = self._ends_s.get("video", self._ends_s.get("audio", source_start_s))
+        """Raise SourceEndsEarly when pictures, or sound where there are none, end before the cut."""
+        kind = "video" if self.pictures else "audio"
+        end_s = self._ends_s.get(kind, source_start_s)
         tolerance_s = max(SHORT_TOLERANCE_S, min(self._frame_s, LONGEST_FRAME_S))
-        if end_s + tolerance_s < self._end_s:
-            end_ms = int((end_s - source_start_s) * 1000)
-            message = f"the source {key} ends early: at {end_ms} ms, the cut needs {cut.end_ms} ms"
-            raise SourceBroken(key, message)
+        if end_s + tolerance_s >= self._end_s:
+            return
+        end_ms = int((end_s - source_start_s) * 1000)
+        message = f"the source {key} ends early: at {end_ms} ms, the cut needs {cut.end_ms} ms"
+        # Nobody says whether the last packet is there to its end, and pictures shown before it may be lost,
+        # but none that is shown before it is decoded.
+        whole_s = min(end_s, self._last_decoded_s.get(kind, source_start_s))
+        playable_ms = max(0, int((whole_s - source_start_s) * 1000))
+        raise SourceEndsEarly(key, message, playable_ms=playable_ms)

@@ -38,13 +38,14 @@ class Collected:
 
 async def render(
     ffmpeg: Ffmpeg,
+    codec: str,
     annexb: bytes,
     frame_index: int,
     widths: Sequence[int],
     *,
     limits: Limits = GROUP_LIMITS,
 ) -> tuple[Picture, ...]:
-    """Decode H.264 (Annex B) once and return frame `frame_index` in each width, in the order of `widths`.
+    """Decode H.264 or HEVC in Annex B form once and return frame `frame_index` in each of `widths`, in order.
 
     Frames count from 0 in the order in which they are shown. The aspect is kept; a width beyond the
     picture's own gives the picture's own, so several widths may give the same. Pixels that are not square
@@ -57,7 +58,7 @@ async def render(
         raise Refused(f"a picture has 1 to {MAX_WIDTHS} widths of at least 1 pixel", field="widths")
     wanted = sorted(set(widths))
     sinks = [Collected(MAX_JPEG_BYTES) for _ in wanted]
-    arguments = commands.draw_pictures(frame_index, wanted)
+    arguments = commands.draw_pictures(codec, frame_index, wanted)
     ended = await ffmpeg.run("pictures", arguments, limits=limits, stdin=annexb, sinks=sinks)
 
     jpegs = [bytes(sink) for sink in sinks]

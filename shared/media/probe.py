@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.kernel.errors import Corrupt
-from shared.media.decode import decode_h264
+from shared.media.decode import decode_pictures
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.mp4.groups import Group, idr_before, read_group
 from shared.media.mp4.index import SourceIndex, read_index
@@ -164,7 +164,7 @@ async def _read_ends(reader: RangeReader, track: Track, start: int, stop: int) -
 
 async def _decode(ffmpeg: Ffmpeg, groups: Sequence[Group]) -> None:
     """Decode groups, each of which starts with an IDR, in one go."""
-    frames = await decode_h264(ffmpeg, b"".join(group.annexb for group in groups))
+    frames = await decode_pictures(ffmpeg, groups[0].config.codec, b"".join(group.annexb for group in groups))
     wanted = sum(len(group) for group in groups)
     if frames != wanted:
         raise Corrupt(f"{frames} of {wanted} pictures were decoded")

@@ -32,9 +32,8 @@ class Settled:
     """An object that stands under its key and was proven."""
 
     stored: StoredObject
-    sha256: str  # hex, of all bytes
     proof: Proof
-    bytes_read: int  # of the object, for the proof and for the hash where the store did not know it
+    bytes_read: int  # of the object, for the proof and for the digest where nobody knew one
     adopted: bool
 
 
@@ -60,14 +59,18 @@ async def settle(storage: Storage, key: str, options: WriteOptions, way: Way) ->
 
 
 async def _settled(storage: Storage, stored: StoredObject, proof: Proof, *, adopted: bool) -> Settled:
-    """Add the hash. A writer computes it on the way; an object found under the key may have none noted."""
-    if stored.sha256 is not None:
-        return Settled(stored, stored.sha256, proof, proof.bytes_read, adopted)
+    """Add a digest to an object that was found under the key and has none noted.
+
+    A writer's object is not read again for one: what the store copied by itself is not to come here.
+    """
+    if not adopted or stored.sha256 is not None or stored.crc32 is not None:
+        return Settled(stored, proof, proof.bytes_read, adopted)
     digest = hashlib.sha256()
     async with storage.read(stored.key, if_match=stored.etag) as chunks:
         async for chunk in chunks:
             await asyncio.to_thread(digest.update, chunk)
-    return Settled(stored, digest.hexdigest(), proof, proof.bytes_read + stored.size_bytes, adopted)
+    hashed = replace(stored, sha256=digest.hexdigest())
+    return Settled(hashed, proof, proof.bytes_read + stored.size_bytes, adopted)
 
 
 async def _look(storage: Storage, key: str) -> StoredObject | None:

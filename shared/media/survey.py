@@ -43,8 +43,9 @@ _UNMEASURED = ("-skip_estimate_duration_from_pts", "1")
 _DURATION = re.compile(
     r"^  Duration: (?:(\d+):(\d\d):(\d\d)\.(\d\d)|N/A)(?:, start: (-?\d+\.\d+))?", re.MULTILINE
 )
-# What a demuxer complains of: a hole that it jumped over, bytes that are not there.
-_COMPLAINT = re.compile(r"^\[in#0/[^\]]*\] (.*)$", re.MULTILINE)
+# What a demuxer complains of: a hole that it jumped over. That bytes are not there at the end is no damage to
+# what comes before: whether it suffices is seen by its packets.
+_COMPLAINT = re.compile(r"^\[in#0/[^\]]*\] (?!File ended prematurely)(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.media.port import ClipFile, Cut, Media, MediaInfo, Picture, Progress
+from shared.media.port import ClipFile, Cut, Media, MediaInfo, Picture, Precision, Progress
 from shared.observability.tracing import stage
 from shared.storage.port import WriteOptions
 
@@ -20,10 +20,18 @@ class TracedMedia:
             return await self._media.describe(key)
 
     async def cut(
-        self, cuts: Sequence[Cut], *, into: str, options: WriteOptions, progress: Progress | None = None
+        self,
+        cuts: Sequence[Cut],
+        *,
+        into: str,
+        options: WriteOptions,
+        precision: Precision = Precision.EDIT_LIST,
+        progress: Progress | None = None,
     ) -> ClipFile:
-        with stage("media cut", key=into, pieces=len(cuts)) as span:
-            clip = await self._media.cut(cuts, into=into, options=options, progress=progress)
+        with stage("media cut", key=into, pieces=len(cuts), precision=precision) as span:
+            clip = await self._media.cut(
+                cuts, into=into, options=options, precision=precision, progress=progress
+            )
             span.note(duration_ms=clip.duration_ms, size_bytes=clip.stored.size_bytes)
             return clip
 
