@@ -23,6 +23,7 @@ from shared.storage.port import Storage, StoredObject
 REQUEST_BYTES = 8 * 1024  # ffmpeg's requests have some 200
 REQUEST_S = 10.0  # from connecting to the end of the request
 CONNECTIONS = 256  # at once: one per input, and some that ffmpeg is about to close
+ACCEPT_AGAIN_S = 0.1  # when there is no descriptor left for a connection
 # What is read from the store at once, and held: a little after each seek, more when it reads on. It is read
 # completely before it is sent, since ffmpeg may pause for minutes, which no store's connection survives.
 FIRST_WINDOW_BYTES = 256 * 1024
@@ -46,28 +47,34 @@ class Loopback:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._objects: dict[str, StoredObject] = {}
-        self._connections: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], socket.socket] = {}
+        self._listening: socket.socket | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._failure: SpoolError | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=REQUEST_BYTES)
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS)
+        self._listening.settimeout(0)
+        # Not asyncio's Server: closed while it accepts, it leaves that connection to the garbage collector,
+        # which complains on stderr, or it waits for its end. `sock_accept` loses one when it is cancelled.
+        self._listen(self._listening)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server is not None  # entered
-        self._server.close()
-        for connection in self._connections:
+        assert self._listening is not None  # entered
+        self._pause(self._listening)
+        connections = tuple(self._connections)
+        for connection in connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
+        await asyncio.gather(*connections, return_exceptions=True)
+        self._listening.close()
 
     def share(self, stored: StoredObject) -> str:
         """Serve an object as it is now, and return its URL."""
-        assert self._server is not None  # entered
-        port = self._server.sockets[0].getsockname()[1]
+        assert self._listening is not None  # entered
+        port = self._listening.getsockname()[1]
         path = f"/{secrets.token_urlsafe(32)}"
         self._objects[path] = stored
         return f"http://127.0.0.1:{port}{path}"
@@ -78,17 +85,39 @@ class Loopback:
         if failure is not None:
             raise failure
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connected: socket.socket = writer.get_extra_info("socket")
+    def _listen(self, listening: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _pause(self, listening: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(listening)
+        if self._again is not None:
+            self._again.cancel()
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connected, _ = listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # the other side has thought better of it
+        except OSError:  # no descriptor left, or no memory: else the loop would ask without a pause
+            self._pause(listening)
+            self._again = asyncio.get_running_loop().call_later(ACCEPT_AGAIN_S, self._listen, listening)
+            return
+        connected.settimeout(0)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if len(self._connections) >= CONNECTIONS:
-            _cut(writer)
+            _reset(connected)
+            connected.close()
             return
-        connection = asyncio.create_task(self._answer(reader, writer))
-        self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
+        connection = asyncio.create_task(self._answer(connected))
+        self._connections[connection] = connected
+        connection.add_done_callback(self._forget)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _forget(self, connection: asyncio.Task[None]) -> None:
+        # Closed here, since a task that is cancelled before its first line has no `finally`.
+        self._connections.pop(connection).close()
+
+    async def _answer(self, connected: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connected, limit=REQUEST_BYTES)
         try:
             # ffmpeg closes a connection in the middle whenever it seeks.
             with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
@@ -97,7 +126,8 @@ class Loopback:
             self._failure = self._failure or failure
         finally:
             if not writer.is_closing():
-                _cut(writer)
+                _reset(connected)
+                writer.transport.abort()
 
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -162,11 +192,9 @@ async def _send_head(writer: asyncio.StreamWriter, status: str, *fields: str) ->
     await writer.drain()
 
 
-def _cut(writer: asyncio.StreamWriter) -> None:
-    """Reset the connection: what was cut short must not look like the end of the object."""
-    connected: socket.socket = writer.get_extra_info("socket")
+def _reset(connected: socket.socket) -> None:
+    """Let its closing reset the connection: what was cut short must not look like the object's end."""
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 async def _finish(writer: asyncio.StreamWriter) -> None:

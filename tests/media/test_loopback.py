@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -150,3 +152,22 @@ async def test_it_closes_with_its_connections(studio: Studio) -> None:
     with pytest.raises(ConnectionError):
         await reader.readexactly(1)
     writer.close()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_ends_at_once_and_closes_who_has_just_connected(studio: Studio, turns: int) -> None:
+    """The ffmpeg is killed at any moment, and its connection may be at any step of being accepted."""
+    studio.path("a.mp4").write_bytes(BODY)
+    async with asyncio.timeout(5):
+        async with Loopback(studio.storage) as loopback:
+            place = urlsplit(loopback.share(await studio.storage.head("a.mp4")))
+            assert place.hostname is not None
+            callers = [socket.create_connection((place.hostname, place.port or 0)) for _ in range(3)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    gc.collect()  # what was forgotten would warn here
+    for caller in callers:
+        with caller, suppress(ConnectionResetError):
+            assert caller.recv(1) == b""
