@@ -70,7 +70,9 @@ class Settings(Environment):
     ] = None
     """Where recordings and clips are: `file:///…` or `s3://bucket/prefix?endpoint=…&region=…`.
 
-    Default: `media/` in the data directory.
+    Default: `media/` in the data directory. In a bucket they are kept as it is configured, or with
+    `&encryption=AES256` (or `aws:kms`, and `&kms_key=…`), `&storage_class=STANDARD_IA`,
+    `&tags=team=video,stage=live`.
     """
     database: Annotated[
         str | None,

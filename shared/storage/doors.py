@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from shared.kernel.errors import Refused
+from shared.kernel.errors import Bug, Corrupt, Refused
 from shared.kernel.keys import check_key
-from shared.storage.port import WriteOptions
+from shared.storage.port import StoredObject, WriteOptions
 
 CHUNK_BYTES = 1 << 20  # what a reader hands out at most: the port's promise
 MAX_METADATA_BYTES = 2048  # S3's own limit for all names and values together
@@ -32,6 +32,24 @@ def admit_range(start: int, end: int | None) -> None:
         raise Refused("a range of bytes starts at 0 or later", field="start")
     if end is not None and end < start:
         raise Refused("a range of bytes ends where it starts, or later", field="end")
+
+
+def admit_copy(source: StoredObject, start: int, end: int) -> None:
+    """Raise Refused unless this is a range of bytes, Corrupt unless the object has them."""
+    admit_range(start, end)
+    if end > source.size_bytes:
+        raise Corrupt(f"{source.key} ends at byte {source.size_bytes}, before byte {end}")
+
+
+def admit_head(options: WriteOptions, head: bytes | None) -> None:
+    """Raise Bug unless the head of an object comes exactly when it was announced, and once.
+
+    `head` is the one that was given before.
+    """
+    if not options.head_last:
+        raise Bug("a head comes last only where the options say so")
+    if head is not None:
+        raise Bug("an object has one head")
 
 
 def admit_expiry(expires_s: int) -> None:

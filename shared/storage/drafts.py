@@ -63,7 +63,7 @@ class Drafts:
     def begin(self, upload_id: str, intent: Intent) -> int:
         """Write down the intent, and return the descriptor of the empty file for the bytes."""
         self._write_whole(self._uploads / f"{upload_id}.json", upload_id, asdict(intent))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(self.data_path(upload_id), flags, 0o666)
 
     def data_path(self, upload_id: str) -> Path:

@@ -83,7 +83,13 @@ class FileStorage:
         admit_key(key)
         admit_options(options)
         writer = FileWriter(
-            key, options, folder=self._folder, drafts=self._drafts, threads=self._threads, clock=self._clock
+            key,
+            options,
+            storage=self,
+            folder=self._folder,
+            drafts=self._drafts,
+            threads=self._threads,
+            clock=self._clock,
         )
         try:
             await writer.begin()

@@ -13,9 +13,12 @@ from shared.kernel.clock import Clock
 from shared.kernel.errors import Bug, Conflict
 from shared.kernel.ids import new_id
 from shared.observability.metrics import STORAGE_WRITTEN_BYTES
+from shared.storage.copying import copy_by_reading
+from shared.storage.doors import admit_copy, admit_head
 from shared.storage.drafts import Drafts, Intent, Label
 from shared.storage.folder import Folder, etag
-from shared.storage.port import StoredObject, WriteOptions
+from shared.storage.head import put_first
+from shared.storage.port import Storage, StoredObject, WriteOptions
 from shared.storage.threads import Threads
 
 T = TypeVar("T")
@@ -31,6 +34,7 @@ class FileWriter:
         key: str,
         options: WriteOptions,
         *,
+        storage: Storage,
         folder: Folder,
         drafts: Drafts,
         threads: Threads,
@@ -39,6 +43,7 @@ class FileWriter:
         """Prepare; nothing is on the disk before `begin`."""
         self._key = key
         self._options = options
+        self._storage = storage
         self._folder = folder
         self._drafts = drafts
         self._threads = threads
@@ -46,6 +51,7 @@ class FileWriter:
         self._upload_id = new_id(clock)
         self._descriptor: int | None = None
         self._buffer = bytearray()
+        self._head: bytes | None = None
         self._sha256 = hashlib.sha256()
         self._stored: StoredObject | None = None
 
@@ -70,8 +76,20 @@ class FileWriter:
             if len(self._buffer) >= _BUFFER_BYTES:
                 await self._run(self._flush)
 
+    async def copy(self, source: StoredObject, start: int, end: int) -> int:
+        # A file system could share the bytes of both files; then nobody would know their digest.
+        admit_copy(source, start, end)
+        await copy_by_reading(self._storage, self, source, start, end)
+        return 0
+
+    async def prepend(self, head: bytes) -> None:
+        admit_head(self._options, self._head)
+        self._head = head
+
     async def complete(self) -> None:
         """Make the object visible, unless a condition fails. Raises Conflict."""
+        if self._options.head_last and self._head is None:
+            raise Bug(f"{self._key} was to get its head last, and got none")
         sealed = await self._run(self._seal)
         if self._options.before_completion:
             await self._options.before_completion()
@@ -105,6 +123,10 @@ class FileWriter:
         """Make the bytes durable, and keep beside them what is known of them."""
         self._flush()
         assert self._descriptor is not None, "a draft is begun before it is sealed"
+        sha256 = self._sha256.hexdigest()
+        if self._head is not None:
+            sha256 = put_first(self._descriptor, self._head)
+            STORAGE_WRITTEN_BYTES.inc(len(self._head))
         # File systems keep time in ticks of some milliseconds; two versions written within
         # one tick must differ all the same, so the nanoseconds are drawn.
         written_ns = self._clock.now_ms() * 1_000_000 + secrets.randbelow(1_000_000)
@@ -112,7 +134,7 @@ class FileWriter:
         os.fsync(self._descriptor)
         status = os.fstat(self._descriptor)
         self._close()
-        label = Label(self._options.content_type, self._sha256.hexdigest(), dict(self._options.metadata))
+        label = Label(self._options.content_type, sha256, dict(self._options.metadata))
         self._drafts.label(self._upload_id, self._key, etag(status), label)
         return described(self._key, status, label)
 

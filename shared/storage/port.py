@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+COPIED_BYTES = 5 << 20  # the least that a store copies by itself: S3 has no smaller parts but the last
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -18,6 +20,7 @@ class StoredObject:
     modified_ms: int
     content_type: str | None = None
     sha256: str | None = None  # hex, when the store was told
+    crc32: str | None = None  # hex, of all bytes, when the store knows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class WriteOptions:
     `owner` is (inbox row, token): who writes it, for the sweeper of unfinished uploads.
     `before_completion` is awaited just before the object would become visible; if it raises, nothing does.
     At most one of the conditions is set: `if_absent`, or `if_match` with the ETag of what is replaced.
+    `head_last` says that the beginning is known last, and comes by `Writer.prepend`.
     """
 
     content_type: str = "application/octet-stream"
@@ -45,6 +49,7 @@ class WriteOptions:
     owner: tuple[int, int] | None = None
     before_completion: Callable[[], Awaitable[None]] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    head_last: bool = False
 
 
 class Writer(Protocol):
@@ -54,9 +59,27 @@ class Writer(Protocol):
         """Append bytes. Waits when the store is slower than the caller."""
         ...
 
+    async def copy(self, source: StoredObject, start: int, end: int) -> int:
+        """Append the bytes [start, end) of an object of the same store.
+
+        Returns how many of them the store copied by itself: those were neither read nor sent here. Ranges
+        shorter than `COPIED_BYTES` are read, and so is what the store cannot copy.
+        Raises Conflict when the object no longer has its ETag, NotFound, Corrupt when it ends before `end`,
+        Unavailable.
+        """
+        ...
+
+    async def prepend(self, head: bytes) -> None:
+        """Put bytes before all others: once, after the last of them, with the option `head_last` only."""
+        ...
+
     @property
     def stored(self) -> StoredObject:
-        """The finished object, with its size, ETag and SHA-256; only after the context has ended well."""
+        """The finished object, with its size, ETag and digests; only after the context has ended well.
+
+        Its SHA-256 is known when all bytes came here in their order; otherwise its CRC32 is, unless a store
+        copied some of them and did not tell theirs.
+        """
         ...
 
 

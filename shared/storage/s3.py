@@ -27,7 +27,7 @@ from shared.storage.doors import SHA256_NAME, admit_expiry, admit_key, admit_opt
 from shared.storage.multipart import UploadJournal, abort_abandoned
 from shared.storage.port import StoredObject, UnfinishedUpload, WriteOptions, Writer
 from shared.storage.s3_address import S3Address
-from shared.storage.s3_bucket import Bucket, S3Limits
+from shared.storage.s3_bucket import Bucket, S3Limits, whole_crc32
 from shared.storage.s3_reader import S3Reader
 from shared.storage.s3_writer import S3Writer
 
@@ -57,7 +57,9 @@ class S3Storage:
     async def open(
         cls, url: str, *, journal: UploadJournal | None, limits: S3Limits | None = None
     ) -> S3Storage:
-        """Open `s3://bucket/prefix?endpoint=…&region=…`. Raises Refused for an address that is none.
+        """Open `s3://bucket/prefix?endpoint=…&region=…`, with the options of `Keeping`.
+
+        Raises Refused for an address that is none.
 
         A service always gives the journal; only the command line, which has no database, goes without.
         """
@@ -78,6 +80,11 @@ class S3Storage:
     def bytes_read(self) -> int:
         return self._bytes_read
 
+    @property
+    def bucket(self) -> Bucket:
+        """The requests behind it, for whoever asks what the server can do."""
+        return self._bucket
+
     async def head(self, key: str) -> StoredObject:
         head = await self._bucket.head(admit_key(key))
         return StoredObject(
@@ -87,6 +94,7 @@ class S3Storage:
             modified_ms=_ms(head["LastModified"]),
             content_type=head.get("ContentType"),
             sha256=head["Metadata"].get(SHA256_NAME),
+            crc32=whole_crc32(head),
         )
 
     @asynccontextmanager
@@ -108,7 +116,7 @@ class S3Storage:
         admit_options(options)
         if self._journal:
             await abort_abandoned(self, self._journal, key=key, owner=options.owner)
-        writer = S3Writer(self._bucket, key, options, self._journal)
+        writer = S3Writer(self._bucket, key, options, self._journal, storage=self)
         try:
             yield writer
             await writer.complete()

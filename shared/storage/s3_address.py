@@ -1,4 +1,4 @@
-"""`s3://bucket/prefix?endpoint=…&region=…`, taken apart. Pure."""
+"""`s3://bucket/prefix?endpoint=…&region=…&encryption=…`, taken apart. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from shared.kernel.errors import Refused
 from shared.kernel.keys import check_key
+from shared.storage.s3_keeping import OPTIONS, Keeping
 
 _EXAMPLE = "for example s3://recordings/spool?region=eu-central-1, or …?endpoint=http://127.0.0.1:8333"
 
@@ -20,6 +21,7 @@ class S3Address:
     prefix: str  # empty, or ends with '/'
     endpoint: str | None
     region: str | None
+    keeping: Keeping
 
     @classmethod
     def parse(cls, url: str) -> S3Address:
@@ -36,13 +38,14 @@ class S3Address:
                 hint="give credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by a role",
             )
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if unknown := sorted(options.keys() - {"endpoint", "region"}):
+        if unknown := sorted(options.keys() - {"endpoint", "region"} - OPTIONS):
             raise Refused(f"an S3 address does not know {', '.join(unknown)}", hint=_EXAMPLE)
         return cls(
             bucket=parts.netloc,
             prefix=_prefix(parts.path.strip("/")),
             endpoint=_endpoint(options.get("endpoint")),
             region=options.get("region") or None,
+            keeping=Keeping.parse(options),
         )
 
     @property

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import stamina
 
-from shared.kernel.errors import NotFound, Unavailable
-from shared.storage.port import WriteOptions
+from shared.kernel.errors import NotFound, Refused, Unavailable
+from shared.storage import crc32
+from shared.storage.port import StoredObject, WriteOptions
 from shared.storage.s3_address import S3Address
 from shared.storage.s3_errors import S3_FAILURES, NotLetIn, UploadGone, told_s3, was_heard
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import (
         CompletedPartTypeDef,
         CompleteMultipartUploadRequestTypeDef,
+        CreateMultipartUploadRequestTypeDef,
         DeleteObjectRequestTypeDef,
         GetObjectOutputTypeDef,
         GetObjectRequestTypeDef,
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# The checksum of all bytes, and not of the checksums of the parts.
+_WHOLE: Literal["FULL_OBJECT"] = "FULL_OBJECT"
 _ABORTS = 3  # a part that was on its way when the upload was aborted may still arrive and lie there
 
 
@@ -37,14 +43,32 @@ class S3Limits:
     """How long the store waits for its server, and how often it asks again."""
 
     connect_s: float = 5.0
-    read_s: float = (
-        30.0  # without a single byte; also what a large Complete may take before it is asked again
-    )
+    read_s: float = 30.0  # without a byte; also what a large Complete may take before it is asked again
+    request_s: float = 600.0  # for all of a request, up to the body of its answer
+    body_s: float = 300.0  # for the bytes of an object, and a second more for each `slowest_bytes` of them
+    slowest_bytes: int = 64 << 10
     attempts: int = 5
     wait_s: float = 0.2  # before the second attempt; doubled each time, with jitter
     wait_max_s: float = 5.0
     connections: int = 64
     page_keys: int = 1000  # S3's own limit for one page of a list
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedUpload:
+    """A multipart upload, and what checks it at its end."""
+
+    upload_id: str
+    has_checksums: bool  # each part's is repeated at the end
+    has_whole: bool  # that of all bytes is told at the end, and the server compares
+
+
+class Copying(Enum):
+    """What a server can do with `UploadPartCopy`."""
+
+    CHECKED = "it copies, and tells the checksum of what it copied"
+    UNCHECKED = "it copies, as far as there are no checksums"
+    IMPOSSIBLE = "it does not copy"
 
 
 class Bucket:
@@ -56,6 +80,8 @@ class Bucket:
         self.name = address.bucket
         self.prefix = address.prefix
         self.limits = limits
+        self.keeping = address.keeping
+        self.copying = Copying.CHECKED  # what writers still try
 
     async def head(self, key: str) -> HeadObjectOutputTypeDef:
         """Describe an object. Raises NotFound."""
@@ -82,6 +108,7 @@ class Bucket:
             "ChecksumCRC32": checksum,
             "Body": body,
         }
+        self.keeping.add_to(wanted)
         if options.if_absent:
             wanted["IfNoneMatch"] = "*"
         if options.if_match is not None:
@@ -93,21 +120,30 @@ class Bucket:
 
         await self.repeated(key, request)
 
-    async def create_upload(self, key: str, *, metadata: dict[str, str], options: WriteOptions) -> str:
-        """Create a multipart upload and return its id."""
+    async def create_upload(
+        self, key: str, *, metadata: dict[str, str], options: WriteOptions, checked: bool = True
+    ) -> CreatedUpload:
+        """Create a multipart upload, `checked` by the CRC32 of parts and, where the server can, of all."""
+        wanted: CreateMultipartUploadRequestTypeDef = {
+            "Bucket": self.name,
+            "Key": self.prefix + key,
+            "ContentType": options.content_type,
+            "Metadata": metadata,
+        }
+        self.keeping.add_to(wanted)
+        if checked:
+            wanted["ChecksumAlgorithm"] = (
+                "CRC32"  # at Create already: versitygw refuses it at Complete otherwise
+            )
+            wanted["ChecksumType"] = _WHOLE
         # Sent again only after an answer that it failed: behind a lost answer may be an upload.
         answer = await self.repeated(
             key,
-            lambda: self.client.create_multipart_upload(
-                Bucket=self.name,
-                Key=self.prefix + key,
-                ContentType=options.content_type,
-                Metadata=metadata,
-                ChecksumAlgorithm="CRC32",  # at Create already: versitygw refuses it at Complete otherwise
-            ),
+            lambda: self.client.create_multipart_upload(**wanted),
             when=lambda error: is_passing(error) and was_heard(error),
         )
-        return answer["UploadId"]
+        has_whole = checked and answer.get("ChecksumType") == _WHOLE
+        return CreatedUpload(answer["UploadId"], has_checksums=checked, has_whole=has_whole)
 
     async def upload_part(
         self, key: str, upload_id: str, number: int, body: io.BytesIO, checksum: str
@@ -126,16 +162,59 @@ class Bucket:
         )
         return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
 
+    async def copy_part(
+        self, key: str, upload_id: str, number: int, source: StoredObject, byte_range: str
+    ) -> CompletedPartTypeDef:
+        """Let the store copy a range of another object into one part; `byte_range` is a Range header.
+
+        Raises Refused when it cannot, Conflict when the source has another ETag, NotFound, and Unavailable
+        also when the upload was aborted by somebody.
+        """
+        try:
+            answer = await self.repeated(
+                source.key,
+                lambda: self.client.upload_part_copy(
+                    Bucket=self.name,
+                    Key=self.prefix + key,
+                    UploadId=upload_id,
+                    PartNumber=number,
+                    CopySource={"Bucket": self.name, "Key": self.prefix + source.key},
+                    CopySourceRange=byte_range,
+                    CopySourceIfMatch=source.etag,
+                ),
+            )
+        except UploadGone as error:
+            raise UploadGone(f"the upload of {key} was aborted by the sweeper or by a later claim") from error
+        copied = answer.get("CopyPartResult", {})
+        if "ETag" not in copied:  # what does not know the header has stored an empty part
+            raise Refused(f"the store does not say that it copied {source.key}")
+        part: CompletedPartTypeDef = {"PartNumber": number, "ETag": copied["ETag"]}
+        if "ChecksumCRC32" in copied:
+            part["ChecksumCRC32"] = copied["ChecksumCRC32"]
+        return part
+
     async def complete_upload(
-        self, key: str, upload_id: str, parts: Sequence[CompletedPartTypeDef], options: WriteOptions
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[CompletedPartTypeDef],
+        options: WriteOptions,
+        *,
+        checksum: str | None,
     ) -> None:
-        """Make the parts one object. Raises Conflict, NotFound; Unavailable also when it may have worked."""
+        """Make the parts one object; `checksum` is the CRC32 of all its bytes, where the server compares it.
+
+        Raises Conflict, NotFound; Unavailable also when it may have worked.
+        """
         wanted: CompleteMultipartUploadRequestTypeDef = {
             "Bucket": self.name,
             "Key": self.prefix + key,
             "UploadId": upload_id,
             "MultipartUpload": {"Parts": parts},
         }
+        if checksum is not None:
+            wanted["ChecksumCRC32"] = checksum
+            wanted["ChecksumType"] = _WHOLE
         if options.if_absent:
             wanted["IfNoneMatch"] = "*"
         if options.if_match is not None:
@@ -173,7 +252,8 @@ class Bucket:
     async def once(self, subject: str, request: Callable[[], Awaitable[T]]) -> T:
         """Send a request a single time."""
         try:
-            return await request()
+            async with asyncio.timeout(self.limits.request_s):
+                return await request()
         except S3_FAILURES as error:
             raise told_s3(subject, error) from error
 
@@ -199,12 +279,19 @@ class Bucket:
         raise AssertionError("the last attempt returns or raises")
 
     async def _head(self, key: str) -> HeadObjectOutputTypeDef:
-        return await self.client.head_object(Bucket=self.name, Key=self.prefix + key)
+        return await self.client.head_object(Bucket=self.name, Key=self.prefix + key, ChecksumMode="ENABLED")
 
 
 def is_passing(error: Exception) -> bool:
     """Say whether the same request may succeed soon."""
     return isinstance(error, Unavailable) and not isinstance(error, NotLetIn | UploadGone)
+
+
+def whole_crc32(head: HeadObjectOutputTypeDef) -> str | None:
+    """Return the CRC32 of all bytes of an object in hex, where its store knows it."""
+    if head.get("ChecksumType", _WHOLE) != _WHOLE:
+        return None
+    return crc32.in_hex(crc32.decoded(head.get("ChecksumCRC32")))
 
 
 def _rewound(body: io.BytesIO) -> io.BytesIO:

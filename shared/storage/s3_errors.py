@@ -68,6 +68,8 @@ _AS_CODE_SAYS: dict[str, tuple[type[SpoolError], str | None]] = {
     "NoSuchBucket": (Unavailable, "make the bucket, or correct SPOOL_STORAGE"),
     "ExpiredToken": (NotLetIn, "the session's credentials have run out"),
     "RequestTimeTooSkewed": (NotLetIn, "set this machine's clock"),
+    "NotImplemented": (Refused, None),
+    "501": (Refused, None),
     "InvalidObjectState": (Refused, "the object is archived: restore it first"),
 }
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 MIB = 1 << 20
 MAX_PARTS = 10_000  # S3's own limit
 PART_BYTES = 8 * MIB  # the first parts; S3 refuses fewer than 5 MiB except as the last
+COPIED_PART_BYTES = 64 * MIB  # what a store copies in one request: some seconds of its time
 _PARTS_PER_SIZE = 1000  # then parts double, so that 10 000 of them reach S3's 5 TiB (they reach 7.8 TiB)
 _IN_FLIGHT_BYTES = 32 * MIB  # what may be on its way beside the part that is being filled
 
@@ -15,6 +19,16 @@ def part_bytes(number: int) -> int:
     An object of up to 7.8 GiB is written in parts of 8 MiB, one of up to 23 GiB in parts of up to 16 MiB.
     """
     return PART_BYTES << (number - 1) // _PARTS_PER_SIZE
+
+
+def copied_ranges(start: int, end: int, number: int) -> Iterator[tuple[int, int]]:
+    """Cut the range [start, end) into parts for the store to copy, of about the same length.
+
+    `number` is that of the first part. Of a range of at least 5 MiB no part is shorter, and none longer than
+    5 GiB: what is copied costs no memory, so its parts are larger from the beginning.
+    """
+    count = -(-(end - start) // max(COPIED_PART_BYTES, part_bytes(number)))
+    return pairwise(start + (end - start) * index // count for index in range(count + 1))
 
 
 def parts_in_flight(number: int) -> int:

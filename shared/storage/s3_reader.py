@@ -31,7 +31,7 @@ class S3Reader:
         """Prepare to read; `count` is told how many bytes came."""
         self._bucket = bucket
         self._key = key
-        self._position = start
+        self._start = self._position = start
         self._wanted_end = end
         self._end = start
         self._count = count
@@ -39,6 +39,7 @@ class S3Reader:
         self._body: StreamingBody | None = None
         self._failures = 0
         self._failed_at = start
+        self._waited_s = 0.0  # for bytes, and not for whoever takes them
 
     async def open(self, if_match: str | None) -> None:
         """Send the first request. Raises NotFound, Conflict, Corrupt or Unavailable."""
@@ -68,14 +69,25 @@ class S3Reader:
 
     async def _receive(self) -> bytes:
         assert self._body is not None, "a reader is open while it is read"
+        begun_s = asyncio.get_running_loop().time()
         try:
             chunk: bytes = await self._body.read(min(CHUNK_BYTES, self._end - self._position))
         except S3_FAILURES as error:
             await self._resume(told_s3(self._key, error))
             return b""
+        self._waited_s += asyncio.get_running_loop().time() - begun_s
+        self._refuse_drops()
         if not chunk:
             await self._resume(Unavailable(f"the body of {self._key} broke off"))
         return chunk
+
+    def _refuse_drops(self) -> None:
+        """Give up on bytes that never stop coming, and never come to an end. Raises Unavailable."""
+        limits = self._bucket.limits
+        came_bytes = self._position - self._start
+        if self._waited_s > limits.body_s + came_bytes / limits.slowest_bytes:
+            waited = f"{came_bytes} bytes in {self._waited_s:.0f} s"
+            raise Unavailable(f"{self._key} comes too slowly: {waited}")
 
     async def _resume(self, error: SpoolError) -> None:
         self.close()
