@@ -6,13 +6,14 @@ Who holds which row is not written down: one process owns the file, and its deat
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
+
+from pydantic_core import to_json
 
 from shared.bus.message import Message, Subscription
 from shared.bus.port import Unroutable
@@ -111,7 +112,7 @@ class Ledger:
                 raise Unroutable(f"nobody is subscribed to {message.type}")
 
         rows = [
-            (queue, message.id, message.content_type, json.dumps(dict(message.headers)), message.body)
+            (queue, message.id, message.content_type, to_json(message.headers).decode(), message.body)
             for message in messages
             for queue in queues[message.type]
         ]
@@ -149,7 +150,7 @@ class Ledger:
     def forget(self, row_ids: Sequence[int]) -> None:
         """Delete acknowledged rows."""
         # One statement: for each of many this thread would hand the interpreter over, and wait for it again.
-        self._connection.execute(_FORGET, (json.dumps(list(row_ids)),))
+        self._connection.execute(_FORGET, (to_json(list(row_ids)).decode(),))
 
     def shrink(self) -> None:
         """Give one slice of unused pages back to the file system."""

@@ -10,7 +10,6 @@ Group commit: jobs that come while a group is being written wait together and sh
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
+
+from pydantic_core import from_json
 
 from shared.bus.ledger import Ledger, Row
 from shared.bus.limits import MAX_BODY_BYTES, check_size
@@ -139,17 +140,12 @@ class LocalBus:
         held = list(self._held(deliveries))
         if not held:
             return
+        forgotten = self._submit(partial(self._ledger.forget, [hold.row_id for _, hold in held]))
         for queue, hold in held:
-            queue.taken.pop(hold.row_id, None)
-        try:
-            await self._run(partial(self._ledger.forget, [hold.row_id for _, hold in held]))
-        except Unavailable:
-            for queue, hold in held:
-                queue.taken[hold.row_id] = hold
-            raise
-        for queue, hold in held:
-            queue.again.discard(hold.row_id)
-            queue.news.set()
+            del queue.taken[hold.row_id]
+        # Not after the await: who waits there may be cancelled, which changes nothing for the rows.
+        forgotten.add_done_callback(partial(_settle_held, held))
+        await asyncio.shield(forgotten)
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Put the rows at the head of their queues again."""
@@ -240,7 +236,7 @@ class LocalBus:
             queue=name,
             body=row.body,
             content_type=row.content_type,
-            headers=json.loads(row.headers),
+            headers=from_json(row.headers),
             # A row of a former process may have been handed out there.
             redelivered=row.id in queue.again or row.id <= self._ledger.last_former_id,
             receipt=queue.taken[row.id],
@@ -248,12 +244,16 @@ class LocalBus:
 
     async def _run(self, work: Callable[[], T]) -> T:
         """Let the writer do `work` and wait until it is committed."""
+        return cast("T", await self._submit(work))
+
+    def _submit(self, work: Callable[[], object]) -> asyncio.Future[object]:
+        """Hand `work` to the writer; the future is done when it is committed, or was not."""
         if self._closing or self._writer.done():
             raise Unavailable("the local bus is closed")
         job = _Job(work, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._wake.set()
-        return cast("T", await job.outcome)
+        return job.outcome
 
     async def _write(self) -> None:
         """Commit group after group until the bus closes; tidy the file when there is nothing to do."""
@@ -270,11 +270,10 @@ class LocalBus:
             self._jobs.clear()
 
     async def _write_group(self) -> None:
-        group = [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_GROUP))]
-        works = [job.work for job in group]
+        group: list[_Job] = []
         outcomes: list[object] = []
         try:
-            outcomes = await self._in_thread(partial(self._ledger.run, works))
+            outcomes = await self._in_thread(partial(self._run_group, group))
         except Unavailable as error:
             outcomes = [Unavailable(error.message) for _ in group]
         finally:
@@ -285,6 +284,11 @@ class LocalBus:
         for name in self._ledger.touched & self._queues.keys():
             self._queues[name].news.set()
 
+    def _run_group(self, group: list[_Job]) -> list[object]:
+        """Fill the group and run it, in the thread: until it has its turn, the loop may bring more."""
+        group += [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_GROUP))]
+        return self._ledger.run([job.work for job in group])
+
     async def _tidied(self) -> bool:
         """Give back one slice of the file when much of it is unused; say whether that was so."""
         if self._ledger.unused_pages <= UNUSED_PAGES_KEPT:
@@ -294,6 +298,17 @@ class LocalBus:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _settle_held(held: Sequence[tuple[_Queue, _Hold]], forgotten: asyncio.Future[object]) -> None:
+    """Make room for the next, or hold on to what could not be forgotten."""
+    failed = forgotten.cancelled() or forgotten.exception() is not None
+    for queue, hold in held:
+        if failed:
+            queue.taken[hold.row_id] = hold
+        else:
+            queue.again.discard(hold.row_id)
+            queue.news.set()
 
 
 def _settle(job: _Job, outcome: object) -> None:

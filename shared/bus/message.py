@@ -28,9 +28,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """A message that is kept under a number, with its place among those about the same subject."""
+    """A message that is kept, with its place among those about the same subject: known by both."""
 
-    id: int
     subject: str
     sequence: int  # without gaps
     message: Message

@@ -176,6 +176,7 @@ class RabbitBus:
             queue = await declare_queue(self._channels[name], self._exchange, subscription)
             if name not in self._consumers:
                 self._consumers[name] = Consumer(subscription, self._channels[name], queue)
+                await self._consumers[name].watch()
 
     def _by_consumer(self, deliveries: Sequence[Delivery]) -> list[tuple[Consumer, list[Receipt]]]:
         receipts: defaultdict[str, list[Receipt]] = defaultdict(list)

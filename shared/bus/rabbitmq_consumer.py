@@ -18,11 +18,14 @@ from itertools import takewhile
 from typing import Any
 
 import aiormq.abc
+import structlog
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustQueue
 
 from shared.bus.message import Subscription
 from shared.bus.rabbitmq_link import answering
 from shared.kernel.errors import Unavailable
+
+log = structlog.get_logger()
 
 MAX_PREFETCH = 32  # takes nearly all of the gain over 1 (spec/bus.md, section 2)
 IDLE_S = 5.0  # what was prefetched goes back when nobody asks for it any more
@@ -64,6 +67,11 @@ class Consumer:
         self._news = asyncio.Event()  # something to take, or room for it
         self._turn = asyncio.Lock()  # one change of the consumer at a time
         self._tasks: set[asyncio.Task[None]] = set()  # changes that are under way
+
+    async def watch(self) -> None:
+        """Say in the log when the broker takes the consumer away; also on the channels after this one."""
+        self._channel.reopen_callbacks.add(self._watch_line)
+        await self._watch_line()
 
     @property
     def held(self) -> int:
@@ -139,6 +147,17 @@ class Consumer:
         self._news.set()
         await self._uncut(self._let_go())
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watch_line(self, *_: object) -> None:
+        line = await self._channel.get_underlay_channel()
+        line.on_consumer_cancel_callbacks.add(self._tell_cancelled)
+
+    def _tell_cancelled(self, _: object) -> None:
+        log.warning(
+            "bus.consumer_cancelled",
+            queue=self._queue.name,
+            reason="the queue was deleted, with what waited in it, or its node went away; it is made again",
+        )
 
     def _take(self, at_most: int) -> list[AbstractIncomingMessage]:
         self._forget_lost()

@@ -6,10 +6,10 @@ would be another one for each length: compiled, parsed and planned anew.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import FromClause, String, bindparam, cast, column, func, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import LargeBinary, TypeEngine
@@ -36,7 +36,7 @@ class RowList:
                 self._parameter(name): list(values)
                 for name, values in zip(self._columns, turned, strict=True)
             }
-        return {self._name: json.dumps(rows, default=bytes.decode)}
+        return {self._name: to_json(rows).decode()}
 
     def _parameter(self, column_name: str) -> str:
         return f"{self._name}_{column_name}"

@@ -136,30 +136,36 @@ class Writer:
     async def _write_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while await self._next_batch():
-                batch = self._batch
-                outcomes = await loop.run_in_executor(self._thread, self._transactions.commit, batch)
-                for waiting, outcome in zip(batch, outcomes, strict=True):
+            while await self._somebody_waits():
+                outcomes = await loop.run_in_executor(self._thread, self._commit_who_waits)
+                for waiting, outcome in zip(self._batch, outcomes, strict=True):
                     waiting.settle(outcome)
         finally:
             # Only a bug brings us here with callers still waiting; they must not wait for ever.
             for waiting in (*self._batch, *self._urgent, *self._ordinary):
                 waiting.settle(_Outcome(error=Unavailable("the writer of the database has stopped")))
 
-    async def _next_batch(self) -> bool:
-        """Fill the batch with what waits. False when closing and nothing is left."""
+    async def _somebody_waits(self) -> bool:
+        """Wait for that. False when closing and nothing is left."""
         self._batch = []
-        while not self._urgent and not self._ordinary:
+        while not self._waiting:
             if self._closing:
                 return False
             self._arrived.clear()
             await self._arrived.wait()
+        return True
+
+    def _commit_who_waits(self) -> list[_Outcome]:
+        """Take a batch and commit it, in the writer's thread.
+
+        Taken here and not by the loop: until this thread has its turn, the loop may bring more.
+        """
         for queue in (self._urgent, self._ordinary):
             while queue and len(self._batch) < UNITS_PER_COMMIT:
                 waiting = queue.popleft()
                 if not waiting.result.done():  # a caller that gave up before its turn
                     self._batch.append(waiting)
-        return True
+        return self._transactions.commit(self._batch)
 
 
 class Transactions:

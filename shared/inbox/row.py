@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import CTE, ColumnElement, literal_column, select
 
@@ -45,8 +44,7 @@ CLAIMED_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedRow:
+class ClaimedRow(NamedTuple):
     """What a hand has to know. `id` and `token` together are the claim."""
 
     id: int

@@ -136,6 +136,9 @@ DATABASE_WRITE_QUEUE = Gauge(
 )
 STORAGE_READ_BYTES = Counter("spool_storage_read_bytes", "Bytes of objects received from the store.")
 STORAGE_WRITTEN_BYTES = Counter("spool_storage_written_bytes", "Bytes of objects given to the store.")
+STORAGE_COPIED_BYTES = Counter(
+    "spool_storage_copied_bytes", "Bytes of objects that the store copied by itself, out of other objects."
+)
 UPLOADS_SWEPT = Counter(
     "spool_uploads_swept", "Unfinished uploads that were removed because nobody would finish them."
 )

@@ -65,6 +65,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "key": ("spool.storage.key",),
     "size_bytes": ("spool.storage.size_bytes",),
     "pieces": ("spool.clip.pieces",),
+    "precision": ("spool.clip.precision",),
     "duration_ms": ("spool.clip.duration_ms",),
 }
 _KINDS = {

@@ -67,7 +67,7 @@ class Subjects:
         self._relay = relay
         self._lease_ms = lease_ms
         self._unsent = unsent or Unsent()
-        self._sent = RowList(database.dialect, "sent", id=BigInteger())
+        self._sent = RowList(database.dialect, "sent", subject=String(), sequence=BigInteger())
         self._turns = RowList(
             database.dialect,
             "turn",
@@ -167,8 +167,8 @@ class Subjects:
         return await self._database.write(unit)
 
     def _to_conclude(self, turns: Sequence[Turn], pause_ms: Callable[[int], int]) -> Unit[None]:
-        sent = [(event.id,) for turn in turns for event in turn.sent]
-        refused = [(event.id, reason) for turn in turns for event, reason in turn.refused]
+        sent = [(event.subject, event.sequence) for turn in turns for event in turn.sent]
+        refused = [refusal for turn in turns for refusal in turn.refused]
         ended = []
         for turn in turns:
             attempts = turn.attempts + 1 if turn.failed else 0
@@ -177,14 +177,17 @@ class Subjects:
         async def unit(connection: Connection) -> None:
             if sent:
                 await connection.execute(self._marking, self._sent.bind(sent))
-            for event_id, reason in refused:
-                await connection.execute(update(outbox).where(outbox.c.id == event_id).values(refused=reason))
+            for event, reason in refused:
+                place = and_(outbox.c.subject == event.subject, outbox.c.sequence == event.sequence)
+                await connection.execute(update(outbox).where(place).values(refused=reason))
             await connection.execute(self._giving_back, self._turns.bind(ended))
 
         return unit
 
     def _to_mark(self) -> Update:
-        marked = update(outbox).where(outbox.c.id == self._sent.table.c.id, outbox.c.sent_ms.is_(None))
+        sent = self._sent.table.c
+        place = and_(outbox.c.subject == sent.subject, outbox.c.sequence == sent.sequence)
+        marked = update(outbox).where(place, outbox.c.sent_ms.is_(None))
         return marked.values(sent_ms=self._database.now_sql())
 
     def _to_give_back(self) -> Update:
@@ -237,7 +240,7 @@ async def _oldest_unsent(connection: Connection, subjects: Iterable[str]) -> dic
         message = message_of(
             row.event_id, row.type, row.body, row.traceparent, row.tracestate, mandatory=row.mandatory
         )
-        found[row.subject].append(Numbered(row.id, row.subject, row.sequence, message))
+        found[row.subject].append(Numbered(row.subject, row.sequence, message))
     return found
 
 

@@ -49,9 +49,8 @@ async def append(connection: Connection, events: Sequence[tuple[Event, bool]], n
         following[_subject(event)] += 1
         placed.append(_placed(event, following[_subject(event)], mandatory=mandatory))
     rows = [_row(each, now_ms) for each in placed]
-    written = await connection.execute(statements.insert, statements.rows.bind(rows))
-    ids = {(row.subject, row.sequence): row.id for row in written}
-    return [_numbered(each, ids[_subject(each.event), each.sequence]) for each in placed]
+    await connection.execute(statements.insert, statements.rows.bind(rows))
+    return [_numbered(each) for each in placed]
 
 
 class _Placed(NamedTuple):
@@ -84,10 +83,10 @@ def _row(placed: _Placed, now_ms: int) -> tuple[object, ...]:
     )
 
 
-def _numbered(placed: _Placed, row_id: int) -> Numbered:
+def _numbered(placed: _Placed) -> Numbered:
     event, sequence, body, mandatory = placed
     message = message_of(event.id, event.type, body, event.traceparent, event.tracestate, mandatory=mandatory)
-    return Numbered(row_id, _subject(event), sequence, message)
+    return Numbered(_subject(event), sequence, message)
 
 
 _WRITTEN = (
@@ -136,12 +135,8 @@ def _statements(dialect: str) -> _Statements:
     reserve = reserving.on_conflict_do_update(
         index_elements=["subject"], set_={"last_sequence": outbox_subject.c.last_sequence + number}
     ).returning(outbox_subject.c.subject, outbox_subject.c.last_sequence)
-    insertion = (
-        insert(outbox)
-        .from_select(
-            [column.name for column in _WRITTEN], select(*(rows.table.c[column.name] for column in _WRITTEN))
-        )
-        .returning(outbox.c.id, outbox.c.subject, outbox.c.sequence)
+    insertion = insert(outbox).from_select(
+        [column.name for column in _WRITTEN], select(*(rows.table.c[column.name] for column in _WRITTEN))
     )
     return _Statements(subjects, reserve, rows, insertion)
 

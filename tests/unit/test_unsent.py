@@ -8,7 +8,7 @@ from shared.outbox.unsent import MAX_BODY_BYTES, MAX_KEPT, Unsent
 
 def numbered(subject: str, sequence: int, body: bytes = b"{}") -> Numbered:
     message = Message(f"{subject}-{sequence}", "clip.available", body, "application/json", mandatory=False)
-    return Numbered(sequence, subject, sequence, message)
+    return Numbered(subject, sequence, message)
 
 
 def test_what_is_taken_is_kept_no_longer() -> None:
