@@ -40,7 +40,7 @@ EXAMPLES: tuple[EventData, ...] = (
         size_bytes=123_456_789,
     ),
     SourceRemoved(camera_id="cam-1", key=NAME),
-    ClipRequested(**ASKED),
+    ClipRequested(**ASKED, precision="smart"),
     ClipAvailable(
         **ASKED,
         clip=StoredClip(
@@ -52,7 +52,14 @@ EXAMPLES: tuple[EventData, ...] = (
             video_frames=500,
             width=1280,
             height=720,
-            reencoded=False,
+            reencoded=True,
+            reencoded_ranges=(
+                WireRange(start_timestamp_in_ms=1_795_370_390_000, end_timestamp_in_ms=1_795_370_391_040),
+            ),
+            precision="smart",
+            shown_range=WireRange(
+                start_timestamp_in_ms=1_795_370_390_000, end_timestamp_in_ms=1_795_370_410_000
+            ),
         ),
         thumbnails=(
             Thumbnail(size="original", key="clips/cam-1/clip-7_original.jpg", width=1280, height=720),

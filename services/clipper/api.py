@@ -13,7 +13,7 @@ from services.clipper.domain.clip_outcome import Status, said_before
 from services.clipper.domain.clip_request import refusal_of
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import ClipFilter, ClipRow, Clips
-from shared.events.clip import ClipAvailable, ClipRequested
+from shared.events.clip import AskedPrecision, ClipAvailable, ClipRequested
 from shared.events.fields import MomentMs, Name, Wire
 from shared.kernel.clock import Clock
 from shared.kernel.errors import NotFound, Refused
@@ -33,6 +33,7 @@ class ClipRequest(Wire):
     camera_id: Name
     start_timestamp_in_ms: MomentMs
     end_timestamp_in_ms: MomentMs
+    precision: AskedPrecision = None
 
 
 class Clip(Wire):
@@ -42,6 +43,7 @@ class Clip(Wire):
     camera_id: str
     start_timestamp_in_ms: int
     end_timestamp_in_ms: int
+    precision: str | None
     status: Status
     requested_at: str
     updated_at: str
@@ -167,6 +169,7 @@ def _clip(row: ClipRow) -> Clip:
         camera_id=row.camera_id,
         start_timestamp_in_ms=row.start_ms,
         end_timestamp_in_ms=row.end_ms,
+        precision=row.precision,
         status=row.status,
         requested_at=iso_utc(row.requested_ms),
         updated_at=iso_utc(row.updated_ms),

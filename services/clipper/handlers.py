@@ -13,17 +13,21 @@ from services.clipper.domain.clip_outcome import (
     revised,
     said_before,
 )
-from services.clipper.domain.clip_plan import ClipPlan, plan_clip
+from services.clipper.domain.clip_plan import ClipPlan, plan_clip, plan_what_plays
 from services.clipper.domain.clip_request import refusal_of, wanted_range
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import ClipRow, Clips, Sources, reported_progress, sources_of
 from shared.events.clip import ClipAvailable, ClipOutcome, ClipRequested, StoredClip, Thumbnail
+from shared.events.fields import WireRange
 from shared.events.source import SourceAvailable, SourceRemoved
 from shared.inbox.outcome import Done, Later, Work
 from shared.kernel.clock import Clock
 from shared.kernel.errors import Corrupt, NotFound
-from shared.media.port import ClipFile, Cut, Media, SourceBroken
+from shared.kernel.timeline import TimeRange
+from shared.media.port import ClipFile, Cut, Media, Precision, SourceBroken, SourceEndsEarly
 from shared.storage.port import Storage, WriteOptions
+
+MAX_CUT_OFF = 8  # sources of one clip that may end sooner than announced
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ async def cut_clip(event: ClipRequested, *, work: Work, clipper: Clipper) -> Don
         return _conclude(clipper, clip_outcome.not_available(event, plan.missing), seen)
 
     try:
-        outcome = await _make_clip(event, plan, work=work, clipper=clipper)
+        outcome = await _make_what_plays(event, plan, work=work, clipper=clipper)
     except SourceBroken as error:
         return _conclude(clipper, _broken_source(event, error), seen)
     except Corrupt as error:
@@ -124,6 +128,27 @@ async def _plan(event: ClipRequested, *, work: Work, clipper: Clipper) -> ClipPl
     return None if plan.missing else plan
 
 
+async def _make_what_plays(
+    event: ClipRequested, plan: ClipPlan, *, work: Work, clipper: Clipper
+) -> ClipAvailable:
+    """Make the clip, without what its sources turn out to lack: nobody records that again."""
+    wanted = wanted_range(event)
+    ends_ms: dict[str, int] = {}
+    while True:
+        try:
+            return await _make_clip(event, plan, work=work, clipper=clipper)
+        except SourceEndsEarly as error:
+            key = error.source_key
+            if key in ends_ms or len(ends_ms) == MAX_CUT_OFF:
+                raise
+            start_ms = next(piece.source.span.start_ms for piece in plan.pieces if piece.source.key == key)
+            ends_ms[key] = start_ms + error.playable_ms
+            recorded = await clipper.sources.overlapping(event.camera_id, wanted)
+            plan = plan_what_plays(wanted, recorded, ends_ms)
+            if not plan.pieces:
+                raise
+
+
 async def _make_clip(event: ClipRequested, plan: ClipPlan, *, work: Work, clipper: Clipper) -> ClipAvailable:
     """Write the clip and then its pictures; nothing is announced before all of them are there."""
     key = clip_key(clipper.settings.key_prefix, event.camera_id, event.clip_id)
@@ -132,15 +157,19 @@ async def _make_clip(event: ClipRequested, plan: ClipPlan, *, work: Work, clippe
     options = WriteOptions(
         content_type="video/mp4", if_absent=True, owner=work.owner, before_completion=work.still_ours
     )
+    precision = Precision(event.precision or clipper.settings.precision)
     async with reported_progress(clipper.clips, event.clip_id) as progress:
-        clip = await clipper.media.cut(_cuts(plan), into=key, options=options, progress=progress)
+        clip = await clipper.media.cut(
+            _cuts(plan), into=key, options=options, precision=precision, progress=progress
+        )
     thumbnails = await _store_thumbnails(event, clip, work=work, clipper=clipper)
     return ClipAvailable(
         **event.model_dump(),
-        clip=_stored_clip(clip),
+        clip=_stored_clip(plan, clip, precision),
         thumbnails=thumbnails,
         source_keys=tuple(dict.fromkeys(piece.source.key for piece in plan.pieces)),
         source_bytes_read=clip.source_bytes_read,
+        missing=tuple(map(WireRange.of, plan.missing)) or None,
     )
 
 
@@ -177,18 +206,26 @@ def _cuts(plan: ClipPlan) -> tuple[Cut, ...]:
     )
 
 
-def _stored_clip(clip: ClipFile) -> StoredClip:
+def _stored_clip(plan: ClipPlan, clip: ClipFile, precision: Precision) -> StoredClip:
+    shown = TimeRange(
+        plan.pieces[0].part.start_ms - clip.earlier_ms, plan.pieces[-1].part.end_ms + clip.later_ms
+    )
+    reencoded = (moment for part_ms in clip.reencoded_ms for moment in plan.in_utc(*part_ms))
     return StoredClip(
         key=clip.stored.key,
         size_bytes=clip.stored.size_bytes,
         sha256=clip.sha256,
+        crc32=clip.crc32,
         etag=clip.stored.etag,
         duration_ms=clip.duration_ms,
         video_frames=clip.video_frames,
         width=clip.width,
         height=clip.height,
-        reencoded=clip.reencoded_because is not None,
+        reencoded=bool(clip.reencoded_ms),
         reencoded_because=clip.reencoded_because,
+        reencoded_ranges=tuple(map(WireRange.of, reencoded)) or None,
+        precision=precision.value,
+        shown_range=WireRange.of(shown),
     )
 
 

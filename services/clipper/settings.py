@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from shared.events.clip import Precision
 from shared.settings.settings import Environment, Numbers
 
 
@@ -17,6 +18,8 @@ class ClipperSettings(Environment):
 
     hands: Annotated[int, Field(ge=1, le=32)] = 4
     """How many clips one process cuts at the same time."""
+    precision: Precision = "edit-list"
+    """How an end between key frames is reached where a request does not say: edit-list, smart or keyframe."""
     max_clip_ms: Annotated[int, Field(ge=1, le=86_400_000)] = 600_000
     """The longest clip that may be asked for, in milliseconds."""
     settle_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 2_000

@@ -74,6 +74,7 @@ clip_table = Table(
     Column("progress_ms", BigInteger, nullable=False, default=0),
     Column("result", LargeBinary),  # the outcome's data as JSON
     Column("result_type", String(64)),
+    Column("precision", String(16)),  # as it was asked for; none: as the clipper was set
     Index("clipper_clip_listing", "requested_ms", "clip_id"),
     Index("clipper_clip_camera", "camera_id", "requested_ms", "clip_id"),
 )
@@ -94,11 +95,13 @@ class ClipRow:
     progress_ms: int
     result: bytes | None
     result_type: str | None
+    precision: str | None = None
 
     def asks_for(self, request: ClipRequested) -> bool:
         """Whether `request` is the one that this row answers, not another under the same id."""
         asked = (request.camera_id, request.start_timestamp_in_ms, request.end_timestamp_in_ms)
-        return asked == (self.camera_id, self.start_ms, self.end_ms)
+        known = (self.camera_id, self.start_ms, self.end_ms)
+        return (*asked, request.precision) == (*known, self.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +215,16 @@ class Clips:
         """Write down a request and `tell` of it in one transaction, and return its row.
 
         A request that is under way or has its clip is only returned; one that ended without a clip is tried
-        again. Raises Conflict when the id names another camera or range.
+        again. Raises Conflict when the id names another camera, range or precision.
         """
 
         async def write(connection: Connection) -> ClipRow:
             now_ms = self._clock.now_ms()
             seen = await find_clip(connection, request.clip_id)
             if seen and not seen.asks_for(request):
-                message = f"clipId {request.clip_id} was used for another camera or range; use a new id"
+                message = (
+                    f"clipId {request.clip_id} was used for another camera, range or precision; use a new id"
+                )
                 raise Conflict(message)
             if seen and seen.status in UNDER_WAY_OR_THERE:
                 return seen
@@ -359,6 +364,7 @@ def _asked(request: ClipRequested | ClipOutcome) -> dict[str, object]:
         "camera_id": request.camera_id,
         "start_ms": request.start_timestamp_in_ms,
         "end_ms": request.end_timestamp_in_ms,
+        "precision": request.precision,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,18 @@ from shared.events.fields import CameraId, EndMs, Name, ObjectKey, StartMs, Wire
 ClipId = Annotated[
     Name, Field(description="The caller's name of the clip; the same request again is answered again.")
 ]
+Precision = Literal["edit-list", "smart", "keyframe"]
+AskedPrecision = Annotated[
+    Precision | None,
+    Field(
+        description="How an end between key frames is reached. `edit-list`: nothing is encoded anew, pictures"
+        " before the start stay in the file, hidden. `smart`: the groups of pictures at both ends are encoded"
+        " anew, nothing is hidden. `keyframe`: the clip is widened to key frames. Left out: as the clipper"
+        " is set (`SPOOL_CLIPPER_PRECISION`)."
+    ),
+]
+SHA256_MEANS = "Of all its bytes, in hex; absent when the store copied some of them by itself."
+CRC32_MEANS = "Of all its bytes, in hex; absent when the store does not tell it."
 CONFLICTING = "conflicting_duplicate"  # the reason of a refusal: its clip id is another request's
 
 
@@ -29,6 +41,7 @@ class ClipRequested(EventData):
     camera_id: CameraId
     start_timestamp_in_ms: StartMs
     end_timestamp_in_ms: EndMs
+    precision: AskedPrecision = None
 
     @property
     def subject(self) -> str:
@@ -44,6 +57,7 @@ class ClipOutcome(EventData):
     camera_id: CameraId
     start_timestamp_in_ms: StartMs
     end_timestamp_in_ms: EndMs
+    precision: AskedPrecision = None
     revision: Annotated[
         int, Field(ge=1, description="Counts up when a request is made again and ends differently.")
     ] = 1
@@ -62,7 +76,8 @@ class StoredClip(Wire):
 
     key: Annotated[ObjectKey, Field(description="Of the clip in the store.")]
     size_bytes: Annotated[int, Field(gt=0)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Of all its bytes, in hex.")]
+    sha256: Annotated[str | None, Field(description=SHA256_MEANS, pattern="^[0-9a-f]{64}$")] = None
+    crc32: Annotated[str | None, Field(description=CRC32_MEANS, pattern="^[0-9a-f]{8}$")] = None
     etag: Annotated[str, Field(description="As the store gave it.")]
     content_type: str = "video/mp4"
     duration_ms: Annotated[int, Field(gt=0)]
@@ -70,7 +85,18 @@ class StoredClip(Wire):
     width: Annotated[int, Field(ge=0, description="In pixels; 0 without a picture.")]
     height: Annotated[int, Field(ge=0, description="In pixels; 0 without a picture.")]
     reencoded: Annotated[bool, Field(description="Whether anything is not the sources' own samples.")]
-    reencoded_because: Annotated[str | None, Field(description="Why, in words.")] = None
+    reencoded_because: Annotated[
+        str | None, Field(description="Why all of it had to be, in words; absent where only its ends were.")
+    ] = None
+    reencoded_ranges: Annotated[
+        tuple[WireRange, ...] | None,
+        Field(description="Which parts of it are not the sources' own samples; absent where none is."),
+    ] = None
+    precision: Annotated[Precision | None, Field(description="With which precision it was cut.")] = None
+    shown_range: Annotated[
+        WireRange | None,
+        Field(description="What it shows; more than was asked for where it was widened to key frames."),
+    ] = None
 
 
 class Thumbnail(Wire):
@@ -96,6 +122,13 @@ class ClipAvailable(ClipOutcome):
     thumbnails: tuple[Thumbnail, ...] = ()
     source_keys: Annotated[tuple[ObjectKey, ...], Field(description="What it was cut from, in order.")]
     source_bytes_read: Annotated[int, Field(ge=0)]
+    missing: Annotated[
+        tuple[WireRange, ...] | None,
+        Field(
+            description="What it does not show, since a source ends sooner than announced: it was cut off."
+            " Absent where the clip is whole."
+        ),
+    ] = None
 
 
 class ClipNotAvailable(ClipOutcome):

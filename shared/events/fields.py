@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from shared.kernel.keys import MAX_KEY_BYTES, check_key
+from shared.kernel.timeline import TimeRange
 
 LATEST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last moment ISO 8601 can write
 
@@ -52,3 +53,7 @@ class WireRange(Wire):
 
     start_timestamp_in_ms: StartMs
     end_timestamp_in_ms: EndMs
+
+    @classmethod
+    def of(cls, span: TimeRange) -> Self:
+        return cls(start_timestamp_in_ms=span.start_ms, end_timestamp_in_ms=span.end_ms)

@@ -45,15 +45,12 @@ def refused(request: ClipRequested, refusal: Refusal) -> ClipRefused:
 
 def conflicting_duplicate(request: ClipRequested) -> ClipRefused:
     """Refuse a request whose id already names another one."""
-    message = "another camera or range was asked for under this id before; use a new id"
+    message = "another camera, range or precision was asked for under this id before; use a new id"
     return refused(request, Refusal(CONFLICTING, "clipId", message))
 
 
 def not_available(request: ClipRequested, missing: Iterable[TimeRange]) -> ClipNotAvailable:
-    ranges = tuple(
-        WireRange(start_timestamp_in_ms=gap.start_ms, end_timestamp_in_ms=gap.end_ms) for gap in missing
-    )
-    return ClipNotAvailable(**_asked(request), missing=ranges)
+    return ClipNotAvailable(**_asked(request), missing=tuple(map(WireRange.of, missing)))
 
 
 def failed(
@@ -85,4 +82,5 @@ def _asked(request: ClipRequested) -> dict[str, Any]:
         "camera_id": request.camera_id,
         "start_timestamp_in_ms": request.start_timestamp_in_ms,
         "end_timestamp_in_ms": request.end_timestamp_in_ms,
+        "precision": request.precision,
     }

@@ -43,4 +43,6 @@ def wanted_range(request: ClipRequested) -> TimeRange:
 def digest_of(request: ClipRequested) -> str:
     """Return what tells two requests under one clip id apart."""
     said = f"{request.camera_id}\n{request.start_timestamp_in_ms}\n{request.end_timestamp_in_ms}"
+    if request.precision is not None:
+        said += f"\n{request.precision}"
     return hashlib.sha256(said.encode()).hexdigest()[:16]
