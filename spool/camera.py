@@ -104,13 +104,15 @@ async def record(
     return Recording(path, frames, start_ms, start_ms + duration_ms)
 
 
-async def frame_numbers(path: Path) -> list[int]:
+async def frame_numbers(path: Path, *, hidden: bool = False) -> list[int]:
     """Decode a whole file as a player shows it (edit lists honoured) and return its frames' numbers in order.
 
+    With `hidden` the edit lists of an MP4 are ignored: what they hide comes as well.
     Raises ValueError when a frame carries no number and FfmpegFailed when the file does not decode.
     """
     # Passthrough: neither dropped nor repeated frames, whatever the timestamps say.
-    argv = ["-i", f"file:{path}", "-map", "0:v:0", "-fps_mode", "passthrough"]
+    argv = ["-ignore_editlist", "1"] if hidden else []
+    argv += ["-i", f"file:{path}", "-map", "0:v:0", "-fps_mode", "passthrough"]
     argv += ["-vf", f"scale={_READ_WIDTH}:{_READ_HEIGHT}:flags=area,format=gray", "-f", "rawvideo", "pipe:1"]
     numbers = []
     async with _ffmpeg(*argv) as process:

@@ -335,7 +335,7 @@ def _problem_text(content: bytes, response: httpx.Response, url: str) -> str:
 
 
 def _segment(name: str) -> str:
-    """Quote one segment of a path, so that an id with a slash cannot become another address."""
-    if name in (".", ".."):
+    """Quote one segment of a path, so that no id becomes another address."""
+    if name in ("", ".", ".."):
         raise Refused(f"{name!r} is not an id")
     return quote(name, safe="")

@@ -6,12 +6,12 @@ import errno
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.kernel.errors import Conflict, Corrupt, NotFound, Refused
-from shared.media.port import ClipFile, Cut, Media, MediaInfo, Progress, SourceBroken
+from shared.media.port import ClipFile, Cut, Media, MediaInfo, Precision, Progress, SourceBroken
 from shared.storage.port import Storage, WriteOptions
 from spool.one_file import OneFile
 from spool.opening import open_bucket, open_media
@@ -32,6 +32,7 @@ class Order:
     end_ms: int | None
     thumbnail: Path | None = None
     force: bool = False
+    precision: Precision = Precision.EDIT_LIST
 
 
 async def clip_file(order: Order, *, progress: Progress | None = None) -> ClipFile:
@@ -43,12 +44,14 @@ async def clip_file(order: Order, *, progress: Progress | None = None) -> ClipFi
     _refuse_nonsense(order)
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(_source(order.source))
-        output = await stack.enter_async_context(_output(order))
+        output = await stack.enter_async_context(_output(order, source.store))
         media = await stack.enter_async_context(open_media(TwoPlaces(str(order.source), source, output)))
         with _named(order.source):
             cut = _cut(order, await media.describe(str(order.source)))
             options = WriteOptions(content_type="video/mp4")
-            clip = await media.cut((cut,), into=RESULT, options=options, progress=progress)
+            clip = await media.cut(
+                (cut,), into=RESULT, options=options, precision=order.precision, progress=progress
+            )
         if order.thumbnail is not None:
             await _write_thumbnail(media, clip, order.thumbnail, force=order.force)
         return clip
@@ -117,22 +120,23 @@ async def _source(place: Place) -> AsyncIterator[Slot]:
 
 
 @asynccontextmanager
-async def _output(order: Order) -> AsyncIterator[Slot]:
+async def _output(order: Order, source: Storage) -> AsyncIterator[Slot]:
     """Lend a place to write to; it gets its name only when the context ends well."""
     if isinstance(order.output, S3Place):
-        async with _bucket_output(order.output, force=order.force) as slot:
-            yield slot
+        # In the source's own store, which may copy by itself, wherever that is the same one.
+        shared = isinstance(order.source, S3Place) and order.source.store == order.output.store
+        opening = nullcontext(source) if shared else open_bucket(order.output)
+        async with opening as bucket:
+            await _refuse_existing_object(bucket, order.output, force=order.force)
+            yield Slot(bucket, order.output.key)
         return
     with _scratch(order.output, force=order.force) as scratch:
         yield Slot(OneFile(scratch), RESULT)
 
 
-@asynccontextmanager
-async def _bucket_output(place: S3Place, *, force: bool) -> AsyncIterator[Slot]:
-    async with open_bucket(place) as bucket:
-        if not force and await _is_there(bucket, place.key):
-            raise Conflict(f"-o {place} already exists", hint="replace it with --force, or give another name")
-        yield Slot(bucket, place.key)
+async def _refuse_existing_object(bucket: Storage, place: S3Place, *, force: bool) -> None:
+    if not force and await _is_there(bucket, place.key):
+        raise Conflict(f"-o {place} already exists", hint="replace it with --force, or give another name")
 
 
 async def _is_there(store: Storage, key: str) -> bool:

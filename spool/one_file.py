@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.kernel.errors import Conflict, Corrupt, NotFound, Refused
+from shared.storage.copying import copy_by_reading
+from shared.storage.doors import admit_copy, admit_head
+from shared.storage.head import put_first
 from shared.storage.port import StoredObject, UnfinishedUpload, WriteOptions
 
 CHUNK_BYTES = 1 << 20  # what the port allows a reader to hand out
@@ -74,9 +77,10 @@ class OneFile:
 
     @asynccontextmanager
     async def writer(self, key: str, options: WriteOptions) -> AsyncIterator[_FileWriter]:
-        with self.path.open("wb") as file:
-            writer = _FileWriter(file)
+        with self.path.open("w+b") as file:
+            writer = _FileWriter(self, file, options)
             yield writer
+            await writer.end()
             if options.before_completion:
                 await options.before_completion()
             await asyncio.to_thread(_settle, file)
@@ -108,18 +112,34 @@ class OneFile:
 
 
 class _FileWriter:
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, storage: OneFile, file: BinaryIO, options: WriteOptions) -> None:
+        self._storage = storage
         self._file = file
+        self._options = options
+        self._head: bytes | None = None
         self._digest = hashlib.sha256()
+        self.sha256 = ""
         self._stored: StoredObject | None = None
 
     async def write(self, chunk: bytes | memoryview) -> None:
         self._digest.update(chunk)
         await asyncio.to_thread(self._file.write, chunk)
 
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
+    async def copy(self, source: StoredObject, start: int, end: int) -> int:
+        admit_copy(source, start, end)
+        await copy_by_reading(self._storage, self, source, start, end)
+        return 0
+
+    async def prepend(self, head: bytes) -> None:
+        admit_head(self._options, self._head)
+        self._head = head
+
+    async def end(self) -> None:
+        """Put the head where it belongs."""
+        self.sha256 = self._digest.hexdigest()
+        if self._head is not None:
+            await asyncio.to_thread(self._file.flush)
+            self.sha256 = await asyncio.to_thread(put_first, self._file.fileno(), self._head)
 
     def finish(self, stored: StoredObject) -> None:
         self._stored = stored

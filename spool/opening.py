@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
+import structlog
 
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
@@ -50,6 +52,18 @@ async def open_bucket(place: S3Place) -> AsyncIterator[Storage]:
     # Without a database there is no journal: an upload that fails is aborted on the spot.
     bucket = await S3Storage.open(place.store, journal=None)
     try:
-        yield bucket
+        with quiet_logs():
+            yield bucket
     finally:
         await bucket.close()
+
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Log nothing but errors meanwhile: a command says itself what came of it, on the same terminal."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from shared.kernel.errors import Bug, NotFound, Refused
+from shared.storage.copying import copy_by_reading
 from shared.storage.port import Storage, StoredObject, UnfinishedUpload, WriteOptions, Writer
 
 RESULT = "clip/"  # no path and no key ends so: the source can have no such name
@@ -51,7 +52,15 @@ class TwoPlaces:
             raise Bug("the source is never written")
         slot = self._slot(key)
         async with slot.store.writer(slot.key, options) as writer:
-            yield _RenamedWriter(writer, key)
+            yield _RenamedWriter(self, writer, key)
+
+    async def copy(self, writer: Writer, source: StoredObject, start: int, end: int) -> int:
+        """Append bytes of the source to the result: inside of their store, where they are in the same."""
+        slot, result = self._slot(source.key), self._slot(RESULT)
+        if slot.store is result.store:
+            return await writer.copy(replace(source, key=slot.key), start, end)
+        await copy_by_reading(self, writer, source, start, end)
+        return 0
 
     def _slot(self, key: str) -> Slot:
         try:
@@ -94,12 +103,19 @@ class TwoPlaces:
 class _RenamedWriter:
     """A writer whose finished object is told under our key."""
 
-    def __init__(self, writer: Writer, key: str) -> None:
+    def __init__(self, places: TwoPlaces, writer: Writer, key: str) -> None:
+        self._places = places
         self._writer = writer
         self._key = key
 
     async def write(self, chunk: bytes | memoryview) -> None:
         await self._writer.write(chunk)
+
+    async def copy(self, source: StoredObject, start: int, end: int) -> int:
+        return await self._places.copy(self._writer, source, start, end)
+
+    async def prepend(self, head: bytes) -> None:
+        await self._writer.prepend(head)
 
     @property
     def stored(self) -> StoredObject:

@@ -40,9 +40,16 @@ def print_page(
     if not items:
         typer.echo("nothing to list")
         return
-    _console().print(table_of(items, columns, whole=whole))
+    print_list(items, columns, whole=whole)
     if token := page.get("nextPageToken"):
         typer.echo(f"more: --page-token {visible(str(token))}")
+
+
+def print_list(
+    items: Sequence[Mapping[str, Any]], columns: Mapping[str, Column], *, whole: Collection[str] = ()
+) -> None:
+    """Print a list of which there is one page only."""
+    _console().print(table_of(items, columns, whole=whole))
 
 
 def table_of(
