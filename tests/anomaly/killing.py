@@ -25,7 +25,7 @@ from shared.bus.message import Delivery, Message, Subscription
 from shared.bus.port import Bus, Capabilities, Health
 from shared.database.engine import Connection, Database, Unit
 from shared.kernel.checkpoint import Step
-from shared.media.port import ClipFile, Cut, Media, MediaInfo, Picture, Progress
+from shared.media.port import ClipFile, Cut, Media, MediaInfo, Picture, Precision, Progress
 from shared.runtime.wiring import Seams
 from shared.storage.port import Storage, StoredObject, UnfinishedUpload, WriteOptions, Writer
 from shared.storage.s3 import S3Storage
@@ -296,6 +296,13 @@ class WatchedWriter:
         self._flow.count(len(chunk))
         await self._port.write(chunk)
 
+    async def copy(self, source: StoredObject, start: int, end: int) -> int:
+        self._flow.count(end - start)
+        return await self._port.copy(source, start, end)
+
+    async def prepend(self, head: bytes) -> None:
+        await self._port.prepend(head)
+
     @property
     def stored(self) -> StoredObject:
         return self._port.stored
@@ -310,14 +317,20 @@ class WatchedMedia:
         return await self._watch.around("media.describe", self._port.describe(key))
 
     async def cut(
-        self, cuts: Sequence[Cut], *, into: str, options: WriteOptions, progress: Progress | None = None
+        self,
+        cuts: Sequence[Cut],
+        *,
+        into: str,
+        options: WriteOptions,
+        precision: Precision = Precision.EDIT_LIST,
+        progress: Progress | None = None,
     ) -> ClipFile:
         def watched(done_ms: int, of_ms: int) -> None:
             self._watch.moment("media.cut progress")
             if progress:
                 progress(done_ms, of_ms)
 
-        cut = self._port.cut(cuts, into=into, options=options, progress=watched)
+        cut = self._port.cut(cuts, into=into, options=options, precision=precision, progress=watched)
         return await self._watch.around("media.cut", cut)
 
     async def thumbnails(self, key: str, *, at_ms: int, widths: Sequence[int]) -> tuple[Picture, ...]:

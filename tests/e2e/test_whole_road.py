@@ -12,7 +12,7 @@ import aio_pika
 import pytest
 
 from shared.events.clip import ClipAvailable, ClipRefused, ClipRequested
-from spool.camera import Recording, frame_hashes, frame_numbers
+from spool.camera import Camera, Recording, frame_hashes, frame_numbers, record
 from spool.clip_file import describe_file
 from spool.migrations import migrate
 from spool.proof import shown_hashes
@@ -112,6 +112,29 @@ async def test_the_frames_of_a_clip_are_the_sources_frames_by_their_pixels(
     assert len(expected) > 10
     assert await frame_hashes(await spool.fetch("real", tmp_path / "clip.mp4")) == expected
     assert answer.data["clip"]["reencoded"] is False
+
+
+async def test_a_recording_that_was_cut_off_is_shown_up_to_its_end_and_the_loss_is_told(
+    spool: RunningSpool, tmp_path: Path
+) -> None:
+    camera = Camera(
+        width=160, height=90, encoder_options=("-movflags", "+frag_keyframe+empty_moov+delay_moov")
+    )
+    recording = await record(tmp_path / "in.mp4", start_ms=0, duration_ms=8_000, camera=camera)
+    whole = recording.path.read_bytes()
+    await spool.store("crashed.mp4", whole[: len(whole) * 4 // 5])
+    await spool.announce(CAMERA, "crashed.mp4", duration_ms=8_000, size_bytes=len(whole))
+
+    answer = await spool.answer(clip_of("saved", CAMERA, 1_234, 7_890))
+
+    assert answer.type == ClipAvailable.type, answer.data
+    [lost] = answer.data["missing"]
+    shown_ms = lost["startTimestampInMs"] - START_MS
+    shown = await frame_numbers(await spool.fetch("saved", tmp_path / "clip.mp4"))
+    assert shown == frames_between(1_234, shown_ms, RATE)
+    assert lost["endTimestampInMs"] - START_MS == 7_890
+    assert answer.data["clip"]["durationMs"] == shown_ms - 1_234
+    assert answer.data["clip"]["shownRange"]["endTimestampInMs"] == lost["startTimestampInMs"]
 
 
 async def test_the_same_request_again_is_answered_under_the_same_event_id_without_work(

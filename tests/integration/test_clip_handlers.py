@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,28 @@ from services.clipper.handlers import Clipper, cut_clip, forget_source, give_up_
 from services.clipper.settings import ClipperSettings
 from services.clipper.store import Clips, Sources
 from shared.database.engine import Connection, Database
-from shared.events.clip import ClipAvailable, ClipFailed, ClipNotAvailable, ClipRefused, ClipRequested
+from shared.events.clip import (
+    AskedPrecision,
+    ClipAvailable,
+    ClipFailed,
+    ClipNotAvailable,
+    ClipRefused,
+    ClipRequested,
+)
+from shared.events.fields import WireRange
 from shared.events.source import SourceAvailable, SourceRemoved
 from shared.inbox.outcome import Done, Later, LeaseLost, Outcome, WorldMoved
 from shared.kernel.timeline import TimeRange
-from shared.media.port import ClipFile, Cut, MediaInfo, Picture, Progress, SourceBroken
+from shared.media.port import (
+    ClipFile,
+    Cut,
+    MediaInfo,
+    Picture,
+    Precision,
+    Progress,
+    SourceBroken,
+    SourceEndsEarly,
+)
 from shared.outbox.writing import Outbox
 from shared.storage.local import FileStorage
 from shared.storage.port import StoredObject, WriteOptions
@@ -64,19 +82,31 @@ class PretendedMedia:
     cuts: list[tuple[Cut, ...]] = field(default_factory=list)
     completed: list[str] = field(default_factory=list)
     broken: SourceBroken | None = None
+    plays_ms: dict[str, int] = field(default_factory=dict)  # up to where sources that were cut off play
     lasts_ms: dict[str, int] = field(default_factory=dict)  # of sources that are asked how long they last
+    precisions: list[Precision] = field(default_factory=list)
 
     async def describe(self, key: str) -> MediaInfo:
         return MediaInfo(self.lasts_ms[key], "mp4", "h264", None, 640, 360, 1000)
 
     async def cut(
-        self, cuts: Sequence[Cut], *, into: str, options: WriteOptions, progress: Progress | None = None
+        self,
+        cuts: Sequence[Cut],
+        *,
+        into: str,
+        options: WriteOptions,
+        precision: Precision = Precision.EDIT_LIST,
+        progress: Progress | None = None,
     ) -> ClipFile:
         assert options.if_absent
         assert progress is not None
         if self.broken:
             raise self.broken
+        for cut in cuts:
+            if cut.end_ms > (plays_ms := self.plays_ms.get(cut.source_key, cut.end_ms)):
+                raise SourceEndsEarly(cut.source_key, f"{cut.source_key} ends early", playable_ms=plays_ms)
         self.cuts.append(tuple(cuts))
+        self.precisions.append(precision)
         if options.before_completion:
             await options.before_completion()
         self.completed.append(into)
@@ -84,12 +114,16 @@ class PretendedMedia:
         return ClipFile(
             stored=stored,
             sha256="0" * 64,
+            crc32=None,
             duration_ms=sum(cut.duration_ms for cut in cuts),
             video_frames=300,
             width=640,
             height=360,
-            reencoded_because=None,
+            reencoded_ms=((0, 500),) if precision is Precision.SMART else (),
+            earlier_ms=700 if precision is Precision.KEYFRAME else 0,
+            later_ms=300 if precision is Precision.KEYFRAME else 0,
             source_bytes_read=1100,
+            copied_bytes=0,
             proof_bytes_read=10,
             adopted=False,
         )
@@ -122,6 +156,10 @@ def request(clip_id: str = "clip-1", *, start_ms: int = 10_000, end_ms: int = 30
         start_timestamp_in_ms=NOON_MS + start_ms,
         end_timestamp_in_ms=NOON_MS + end_ms,
     )
+
+
+def utc_range(start_ms: int, end_ms: int) -> WireRange:
+    return WireRange(start_timestamp_in_ms=NOON_MS + start_ms, end_timestamp_in_ms=NOON_MS + end_ms)
 
 
 def source(key: str, *, start_ms: int, end_ms: int | None) -> SourceAvailable:
@@ -212,14 +250,53 @@ async def test_the_same_request_is_answered_again_without_work(desk: Desk) -> No
     assert len(desk.media.cuts) == 1
 
 
-async def test_another_request_under_the_same_id_is_refused_and_changes_nothing(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("precision", "shown_ms", "reencoded_ms"),
+    [
+        pytest.param(None, (10_000, 30_000), None, id="as the clipper is set"),
+        pytest.param("edit-list", (10_000, 30_000), None, id="edit list"),
+        pytest.param("smart", (10_000, 30_000), (10_000, 10_500), id="smart"),
+        pytest.param("keyframe", (9_300, 30_300), None, id="key frames"),
+    ],
+)
+async def test_a_clip_tells_what_it_shows_and_what_was_encoded_anew(
+    desk: Desk,
+    precision: AskedPrecision,
+    shown_ms: tuple[int, int],
+    reencoded_ms: tuple[int, int] | None,
+) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+
+    outcome = await desk.ask(request().model_copy(update={"precision": precision}))
+
+    assert isinstance(outcome, Done)
+    [event] = outcome.events
+    assert isinstance(event, ClipAvailable)
+    assert event.precision == precision
+    assert desk.media.precisions == [event.clip.precision] == [precision or "edit-list"]
+    assert event.clip.shown_range == utc_range(*shown_ms)
+    assert event.clip.reencoded_ranges == ((utc_range(*reencoded_ms),) if reencoded_ms else None)
+    assert event.clip.reencoded == (reencoded_ms is not None)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"end_timestamp_in_ms": NOON_MS + 31_000}, id="another range"),
+        pytest.param({"camera_id": "cam-2"}, id="another camera"),
+        pytest.param({"precision": "smart"}, id="another precision"),
+    ],
+)
+async def test_another_request_under_the_same_id_is_refused_and_changes_nothing(
+    desk: Desk, other: dict[str, Any]
+) -> None:
     await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
     await desk.ask(request())
-    other = request(end_ms=31_000)
+    another = request().model_copy(update=other)
 
-    outcome = await desk.ask(other)
+    outcome = await desk.ask(another)
 
-    assert outcome == Done(conflicting_duplicate(other))
+    assert outcome == Done(conflicting_duplicate(another))
     row = await desk.clipper.clips.find("clip-1")
     assert row is not None
     assert row.status == "available"
@@ -389,6 +466,66 @@ async def test_a_broken_source_is_named_and_the_next_clip_is_fine(desk: Desk) ->
     assert (event.source_key, event.fault, event.reason) == ("a.mp4", "source", "a.mp4 is not media")
     assert isinstance(fine, Done)
     assert isinstance(fine.events[0], ClipAvailable)
+
+
+async def test_what_is_left_of_a_source_that_was_cut_off_is_shown_and_the_loss_is_told(desk: Desk) -> None:
+    await desk.announce(
+        source("a.mp4", start_ms=0, end_ms=20_000), source("b.mp4", start_ms=20_000, end_ms=60_000)
+    )
+    desk.media.plays_ms = {"b.mp4": 4_000}
+
+    outcome = await desk.ask(request())
+
+    assert isinstance(outcome, Done)
+    [event] = outcome.events
+    assert isinstance(event, ClipAvailable)
+    assert event.missing == (utc_range(24_000, 30_000),)
+    assert event.clip.shown_range == utc_range(10_000, 24_000)
+    assert event.clip.duration_ms == 14_000
+    assert desk.media.cuts == [
+        (
+            Cut("a.mp4", 10_000, 20_000, declared_ms=20_000),
+            Cut("b.mp4", 0, 4_000, declared_ms=40_000),
+        )
+    ]
+
+
+async def test_another_source_stands_in_for_the_end_of_one_that_was_cut_off(desk: Desk) -> None:
+    await desk.announce(
+        source("a.mp4", start_ms=0, end_ms=60_000), source("b.mp4", start_ms=15_000, end_ms=50_000)
+    )
+    desk.media.plays_ms = {"a.mp4": 16_000}
+
+    outcome = await desk.ask(request())
+
+    assert isinstance(outcome, Done)
+    [event] = outcome.events
+    assert isinstance(event, ClipAvailable)
+    assert event.missing is None
+    assert event.source_keys == ("a.mp4", "b.mp4")
+
+
+async def test_a_source_of_which_nothing_wanted_is_left_is_broken(desk: Desk) -> None:
+    await desk.announce(source("a.mp4", start_ms=0, end_ms=60_000))
+    desk.media.plays_ms = {"a.mp4": 9_000}
+
+    outcome = await desk.ask(request())
+
+    assert isinstance(outcome, Done)
+    [event] = outcome.events
+    assert isinstance(event, ClipFailed)
+    assert (event.source_key, event.fault) == ("a.mp4", "source")
+
+
+async def test_many_sources_that_were_cut_off_are_not_tried_for_ever(desk: Desk) -> None:
+    starts_ms = range(10_000, 30_000, 1_000)
+    await desk.announce(*(source(f"{at}.mp4", start_ms=at, end_ms=at + 1_000) for at in starts_ms))
+    desk.media.plays_ms = {f"{at}.mp4": 500 for at in starts_ms}
+
+    outcome = await desk.ask(request())
+
+    assert isinstance(outcome, Done)
+    assert isinstance(outcome.events[0], ClipFailed)
 
 
 async def test_a_refusal_is_kept_and_said_the_same_again(desk: Desk) -> None:

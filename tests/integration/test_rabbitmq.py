@@ -314,12 +314,17 @@ async def test_a_queue_deleted_under_its_receiver_is_made_again(
 ) -> None:
     waiting = asyncio.create_task(bus.receive(asked, at_most=1, wait_s=SOON_S))
     await bus.receive(asked, at_most=1, wait_s=0)
-    await channel.queue_delete(asked.queue)
-    async for attempt in stamina.retry_context(on=Unroutable, attempts=None, timeout=SOON_S, wait_max=0.1):
-        with attempt:
-            await bus.publish([command("a")])
+    with capture_logs() as lines:
+        await channel.queue_delete(asked.queue)
+        async for attempt in stamina.retry_context(
+            on=Unroutable, attempts=None, timeout=SOON_S, wait_max=0.1
+        ):
+            with attempt:
+                await bus.publish([command("a")])
 
-    assert [delivery.message_id for delivery in await waiting] == ["a"]
+        assert [delivery.message_id for delivery in await waiting] == ["a"]
+    told = [line["queue"] for line in lines if line["event"] == "bus.consumer_cancelled"]
+    assert told == [asked.queue]
 
 
 async def test_what_the_broker_gives_up_is_received_from_the_dead_letters(

@@ -279,3 +279,35 @@ async def test_a_bucket_that_is_not_there_is_unavailable(s3_url: str) -> None:
             await storage.check()
         with pytest.raises(Unavailable):
             await fetch(storage, "a", start=0, end=None)
+
+
+@pytest.mark.parametrize("shape", ["an answer", "a body"])
+async def test_a_server_that_sends_drop_by_drop_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    head = b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 99999\r\n'
+
+    answering: list[asyncio.Task[None] | None] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.append(asyncio.current_task())
+        await reader.read(65536)  # the request, or nothing when the client gave up before
+        writer.write(head if shape == "an answer" else head + b"\r\n")
+        while not (reader.at_eof() or writer.is_closing()):  # until the client has hung up
+            writer.write(b"x-drop: 1\r\n" if shape == "an answer" else b"d")
+            await asyncio.sleep(0.02)
+        writer.close()
+
+    limits = S3Limits(connect_s=2, read_s=5, request_s=0.2, body_s=0.2, attempts=2, wait_s=0.01)
+    async with AsyncExitStack() as resources:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        resources.callback(server.close)
+        host, port = server.sockets[0].getsockname()
+        storage = await S3Storage.open(f"s3://any?endpoint=http://{host}:{port}", journal=None, limits=limits)
+        resources.push_async_callback(storage.close)
+
+        with pytest.raises(Unavailable, match=r"does not answer|comes too slowly"):
+            await fetch(storage, "clip.mp4", start=0, end=None)
+        await asyncio.gather(*filter(None, answering))

@@ -85,7 +85,7 @@ class Place:
         """Write as a process does that is killed after its first part."""
         options = WriteOptions(owner=owner)
         if isinstance(self.storage, S3Storage):
-            writer = S3Writer(self.storage._bucket, key, options, self.journal)
+            writer = S3Writer(self.storage._bucket, key, options, self.journal, storage=self.storage)
             await writer.write(ONE_PART)
             await writer._upload.settle()
             return
@@ -93,6 +93,7 @@ class Place:
         draft = FileWriter(
             key,
             options,
+            storage=self.storage,
             folder=self.storage._folder,
             drafts=self.storage._drafts,
             threads=self.storage._threads,

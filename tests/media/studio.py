@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
-from shared.media.port import ClipFile, Cut
+from shared.media.port import ClipFile, Cut, Precision
 from shared.storage.local import FileStorage
 from shared.storage.port import WriteOptions
 from spool.camera import SAMPLE_RATE_HZ
@@ -54,8 +54,11 @@ class Studio:
         os.link(recording, self.path(key))
         return key
 
-    async def cut(self, *cuts: Cut, into: str = "clip.mp4") -> ClipFile:
-        return await self.engine.cut(cuts, into=into, options=WriteOptions(if_absent=True))
+    async def cut(
+        self, *cuts: Cut, into: str = "clip.mp4", precision: Precision = Precision.EDIT_LIST
+    ) -> ClipFile:
+        options = WriteOptions(if_absent=True)
+        return await self.engine.cut(cuts, into=into, options=options, precision=precision)
 
 
 async def open_studio(directory: Path) -> Studio:
@@ -73,11 +76,35 @@ def frames_between(start_ms: int, end_ms: int, rate: Fraction, *, first: int = 0
     return list(range(first + low, first + high))
 
 
+async def remux(source: Path, flags: str, out: Path, *more: str) -> None:
+    """Write a recording's samples into another MP4."""
+    process = await asyncio.create_subprocess_exec(
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        *(
+            "-v",
+            "error",
+            "-y",
+            "-i",
+            f"file:{source}",
+            "-c",
+            "copy",
+            "-movflags",
+            flags,
+            *more,
+            f"file:{out}",
+        ),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 0, said.decode()
+
+
 async def sound(path: Path) -> NDArray[np.float64]:
     """Decode what a player plays, as one channel at the camera's rate."""
     process = await asyncio.create_subprocess_exec(
         imageio_ffmpeg.get_ffmpeg_exe(),
-        *("-v", "error", "-i", f"file:{path}", "-map", "0:a:0", "-ac", "1", "-f", "s16le", "pipe:1"),
+        *("-v", "error", "-i", f"file:{path}", "-map", "0:a:0", "-ac", "1"),
+        *("-ar", str(SAMPLE_RATE_HZ), "-f", "s16le", "pipe:1"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -16,7 +16,7 @@ from shared.kernel.errors import SpoolError
 from shared.media.announced import check_announced
 from shared.media.mp4.boxes import box, walk
 from shared.media.mp4.index import SourceIndex
-from shared.media.mp4.movie import plan_movie
+from shared.media.mp4.movie import plan_movie, select_pictures
 from shared.media.mp4.obstacles import lossless_obstacle
 from shared.media.mp4.selection import CannotCopy
 from shared.media.mp4.tracks import read_movie
@@ -227,7 +227,7 @@ def read_and_plan(moov: bytes, object_bytes: int) -> None:
     index, cut = SourceIndex(stored, MP4, movie, 0), Cut("tiny.mp4", 100, 900)
     check_announced(index, cut)
     if lossless_obstacle([index]) is None:
-        plan_movie([movie], [cut])
+        plan_movie([movie], [cut], select_pictures([movie], [cut]))
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

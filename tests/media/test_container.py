@@ -12,7 +12,7 @@ import pytest
 from shared.kernel.errors import Transient, Unavailable
 from shared.media.mp4.boxes import walk
 from shared.media.mp4.index import HEAD_BYTES, read_index
-from shared.media.mp4.movie import plan_movie
+from shared.media.mp4.movie import plan_movie, select_pictures
 from shared.media.mp4.tables import SampleTable
 from shared.media.mp4.tracks import Movie, Track, read_movie
 from shared.media.port import Cut
@@ -79,7 +79,9 @@ async def test_a_clip_beyond_4_gib_has_64_bit_offsets_and_sizes(studio: Studio, 
         movie, video=replace(video_of(movie), samples=_enlarged(video_of(movie).samples)), audio=None
     )
 
-    plan = plan_movie([huge], [Cut("huge.mp4", 0, 8000)])
+    cuts = [Cut("huge.mp4", 0, 8000)]
+
+    plan = plan_movie([huge], cuts, select_pictures([huge], cuts))
 
     moov = next(box for box in walk(memoryview(plan.header[:-16])) if box.kind == b"moov")
     again = video_of(read_movie(moov.payload, object_bytes=plan.size_bytes)).samples

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shared.kernel.errors import Corrupt, Refused
-from shared.media.decode import decode_h264
+from shared.media.decode import decode_pictures
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.pictures import render
 from shared.media.port import Picture
@@ -44,7 +44,7 @@ def number_in(picture: Picture) -> int:
 
 
 async def test_every_frame_is_counted(ffmpeg: Ffmpeg, library: Library) -> None:
-    assert await decode_h264(ffmpeg, await annexb(library)) == FRAMES
+    assert await decode_pictures(ffmpeg, "h264", await annexb(library)) == FRAMES
 
 
 async def test_a_whole_file_is_counted(ffmpeg: Ffmpeg, library: Library) -> None:
@@ -59,7 +59,7 @@ async def test_one_damaged_spot_is_found(ffmpeg: Ffmpeg, library: Library) -> No
     pictures[middle : middle + 64] = bytes(255 - byte for byte in pictures[middle : middle + 64])
 
     with pytest.raises(Corrupt, match="cannot be decoded"):
-        await decode_h264(ffmpeg, bytes(pictures))
+        await decode_pictures(ffmpeg, "h264", bytes(pictures))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ async def test_one_damaged_spot_is_found(ffmpeg: Ffmpeg, library: Library) -> No
 )
 async def test_what_is_no_video_is_corrupt(ffmpeg: Ffmpeg, data: bytes) -> None:
     with pytest.raises(Corrupt):
-        await decode_h264(ffmpeg, data)
+        await decode_pictures(ffmpeg, "h264", data)
 
 
 async def test_a_file_that_is_cut_off_is_corrupt(ffmpeg: Ffmpeg, library: Library, tmp_path: Path) -> None:
@@ -87,13 +87,13 @@ async def test_a_file_that_is_cut_off_is_corrupt(ffmpeg: Ffmpeg, library: Librar
 
 @pytest.mark.parametrize("index", [pytest.param(0, id="first"), pytest.param(FRAMES - 1, id="last"), 61])
 async def test_a_picture_is_of_the_frame_asked_for(ffmpeg: Ffmpeg, library: Library, index: int) -> None:
-    (picture,) = await render(ffmpeg, await annexb(library), index, [320])
+    (picture,) = await render(ffmpeg, "h264", await annexb(library), index, [320])
 
     assert number_in(picture) == index
 
 
 async def test_each_width_keeps_the_aspect_and_none_is_enlarged(ffmpeg: Ffmpeg, library: Library) -> None:
-    pictures = await render(ffmpeg, await annexb(library), 5, [640, 160, 161, 320, 160])
+    pictures = await render(ffmpeg, "h264", await annexb(library), 5, [640, 160, 161, 320, 160])
 
     assert [(p.width, p.height) for p in pictures] == [
         (320, 180),
@@ -106,12 +106,12 @@ async def test_each_width_keeps_the_aspect_and_none_is_enlarged(ffmpeg: Ffmpeg, 
 
 
 async def test_no_widths_no_pictures(ffmpeg: Ffmpeg) -> None:
-    assert await render(ffmpeg, b"", 0, []) == ()
+    assert await render(ffmpeg, "h264", b"", 0, []) == ()
 
 
 async def test_a_frame_that_is_not_there_is_corrupt(ffmpeg: Ffmpeg, library: Library) -> None:
     with pytest.raises(Corrupt, match=f"no frame {FRAMES}"):
-        await render(ffmpeg, await annexb(library), FRAMES, [160])
+        await render(ffmpeg, "h264", await annexb(library), FRAMES, [160])
 
 
 @pytest.mark.parametrize(
@@ -119,4 +119,4 @@ async def test_a_frame_that_is_not_there_is_corrupt(ffmpeg: Ffmpeg, library: Lib
 )
 async def test_widths_are_bounded(ffmpeg: Ffmpeg, widths: list[int]) -> None:
     with pytest.raises(Refused):
-        await render(ffmpeg, b"", 0, widths)
+        await render(ffmpeg, "h264", b"", 0, widths)

@@ -71,4 +71,4 @@ async def test_what_another_worker_finishes_meanwhile_is_adopted(
 
     assert len(way.written) == 1
     assert settled.adopted
-    assert settled.sha256 == sha256(THEIRS).hexdigest()
+    assert settled.stored.sha256 == sha256(THEIRS).hexdigest()

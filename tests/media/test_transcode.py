@@ -158,15 +158,28 @@ async def test_without_any_sound_there_is_no_track(studio: Studio, foreign: Fore
     assert decoded == DecodedCounts(video_frames=30, audio_samples=0)
 
 
-async def test_sound_alone_becomes_sound_alone(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
-    recording = (await foreign.get(SMALL, ".mkv")).path
-    await run_ffmpeg("-i", str(recording), "-vn", "-ac", "1", "-ar", "8000", str(studio.path("call.wav")))
-    async with encoded(studio, tmp_path, Cut("call.wav", 500, 2750)) as clip:
+@pytest.mark.parametrize(
+    ("name", "coding"),
+    [
+        pytest.param("call.wav", ("-ac", "1", "-ar", "8000", "-c:a", "pcm_mulaw"), id="telephone"),
+        pytest.param("call.wav", ("-ar", "44100"), id="WAV"),
+        pytest.param("call.mp3", (), id="MP3"),
+        pytest.param("call.ogg", ("-c:a", "libopus"), id="Opus in Ogg"),
+        pytest.param("call.ogg", ("-c:a", "libvorbis"), id="Vorbis in Ogg"),
+        pytest.param("call.flac", (), id="FLAC"),
+    ],
+)
+async def test_sound_alone_becomes_sound_alone_at_its_moment(
+    studio: Studio, foreign: Foreign, tmp_path: Path, name: str, coding: tuple[str, ...]
+) -> None:
+    recording = (await foreign.get(SMALL, ".mp4")).path
+    await run_ffmpeg("-i", str(recording), "-vn", *coding, str(studio.path(name)))
+    async with encoded(studio, tmp_path, Cut(name, 500, 2750)) as clip:
         samples = await sound(clip.path)
 
     assert (clip.width, clip.height, clip.video_frames) == (0, 0, 0)
     assert len(samples) == 48 * 2250
-    assert beep_onsets_ms(samples) == pytest.approx([500, 1500], abs=8)
+    assert beep_onsets_ms(samples) == pytest.approx([498, 1498], abs=2)  # as they are found in the source
 
 
 async def test_a_cut_without_pictures_is_black_between_others(

@@ -441,11 +441,11 @@ _STORING = (
         "shared/storage/drafts.py",
         (
             '        self._write_whole(self._uploads / f"{upload_id}.json", upload_id, asdict(intent))\n'
-            "        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC\n"
+            "        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC\n"
             "        return os.open(self.data_path(upload_id), flags, 0o666)\n"
         ),
         (
-            "        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC\n"
+            "        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC\n"
             "        return os.open(self.data_path(upload_id), flags, 0o666)\n"
         ),
         "tests/contract/test_storage.py::test_an_unfinished_upload_is_listed_and_can_be_aborted",

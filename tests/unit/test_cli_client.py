@@ -26,6 +26,13 @@ def _settings(directory: Path, **given: str) -> Settings:
     return Settings(data_directory=directory, **given)  # type: ignore[arg-type]  # strings only, and pydantic checks
 
 
+@pytest.mark.parametrize("name", ["", ".", ".."])
+async def test_a_name_that_would_be_another_address_is_no_id(name: str) -> None:
+    async with _client(lambda _: httpx.Response(200, json={})) as client:
+        with pytest.raises(Refused, match="is not an id"):
+            await client.one_work(name)
+
+
 async def test_every_request_shows_the_key() -> None:
     seen: list[httpx.Request] = []
 

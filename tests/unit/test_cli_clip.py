@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 from shared.kernel.errors import Bug, Conflict, Corrupt, NotFound, Refused
 from shared.storage.port import WriteOptions
 from spool.one_file import OneFile
+from spool.opening import quiet_logs
 from spool.place import S3Place, read_place
 from spool.proof import compare_hashes, compare_numbers, hashes_between
 from spool.two_places import RESULT, Slot, TwoPlaces
@@ -166,3 +168,14 @@ def test_frames_are_picked_by_the_time_at_which_they_are_shown() -> None:
     )
 
     assert hashes_between(listing, start_ms=1000, end_ms=1080) == ["h1000", "h1040"]
+
+
+def test_what_a_store_would_log_does_not_mix_with_what_a_command_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = structlog.get_config()
+    with quiet_logs():
+        structlog.get_logger().warning("storage.copies_less")
+
+    assert capsys.readouterr() == ("", "")
+    assert structlog.get_config() == before

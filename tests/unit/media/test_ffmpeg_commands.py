@@ -21,9 +21,10 @@ def piece(start_s: str, duration_ms: int, *, pictures: bool = True, sound: bool 
 
 
 ALL = [
-    pytest.param(commands.decode_h264(), 1, id="decode pictures"),
+    pytest.param(commands.decode_pictures("h264"), 1, id="decode pictures"),
     pytest.param(commands.decode_mp4(), 1, id="decode a file"),
-    pytest.param(commands.draw_pictures(3, [160, 320]), 1, id="draw"),
+    pytest.param(commands.draw_pictures("h264", 3, [160, 320]), 1, id="draw"),
+    pytest.param(commands.encode_pictures(2, 9, number=1, profile="main"), 1, id="encode pictures"),
     pytest.param(commands.list_packets(commands.served(URL, "mpegts")), 1, id="list"),
     pytest.param(commands.measure_picture(commands.served(URL, "avi")), 1, id="measure"),
     pytest.param(
@@ -67,7 +68,7 @@ def test_external_tracks_stay_off(arguments: Sequence[str], _count: int) -> None
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param(commands.decode_h264(), id="pictures"),
+        pytest.param(commands.decode_pictures("h264"), id="pictures"),
         pytest.param(commands.decode_mp4(), id="a file"),
     ],
 )
@@ -113,7 +114,7 @@ def test_a_window_keeps_times_counted_from_the_first_packet(
 
 
 def test_one_picture_is_decoded_once_for_all_widths() -> None:
-    arguments = commands.draw_pictures(7, [160, 320])
+    arguments = commands.draw_pictures("h264", 7, [160, 320])
     graph = arguments[arguments.index("-filter_complex") + 1]
 
     assert graph.startswith(r"[0:v:0]select=eq(n\,7),split=2[b0][b1];")
@@ -160,3 +161,13 @@ def test_an_input_names_everything_before_its_url() -> None:
 
     assert described[:2] == ("-f", "mov")
     assert described[-3:] == ("-copyts", "-i", "fd:")
+
+
+def test_pictures_are_encoded_in_the_order_they_are_shown() -> None:
+    arguments = commands.encode_pictures(2, 9, number=5, profile="main")
+
+    pairs = dict(pairwise(arguments))
+    assert pairs["-vf"] == "select=between(n\\,2\\,8)"
+    assert (pairs["-bf"], pairs["-profile:v"]) == ("0", "main")
+    assert pairs["-x264-params"] == "sps-id=5:aud=1"
+    assert arguments[-1] == commands.output_pipe(0)

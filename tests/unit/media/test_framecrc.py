@@ -43,6 +43,7 @@ def test_packets_are_read_with_their_stream(piece_bytes: int) -> None:
     assert (audio.kind, audio.codec, audio.sample_rate_hz) == ("audio", "aac", 48000)
     assert [entry.stream for entry in entries] == [video, video, audio, video]
     assert [entry.pts for entry in entries] == [138000, 144000, -1024, None]
+    assert [entry.dts for entry in entries] == [132000, 135000, -1024, 138000]
     assert [entry.key for entry in entries] == [True, False, True, True]
     assert [entry.discarded for entry in entries] == [False, False, True, False]
     assert entries[0].start_s == Fraction(138000, 90000)

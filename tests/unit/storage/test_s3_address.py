@@ -6,17 +6,27 @@ import pytest
 
 from shared.kernel.errors import Refused
 from shared.storage.s3_address import S3Address
+from shared.storage.s3_keeping import Keeping
 
 
 def test_an_address_says_bucket_prefix_endpoint_and_region() -> None:
     address = S3Address.parse("s3://media/spool/one/?endpoint=http://127.0.0.1:8333&region=eu-west-1")
 
-    assert address == S3Address("media", "spool/one/", "http://127.0.0.1:8333", "eu-west-1")
+    assert address == S3Address("media", "spool/one/", "http://127.0.0.1:8333", "eu-west-1", Keeping())
     assert address.name == "s3://media/spool/one/"
 
 
 def test_a_bucket_alone_is_an_address() -> None:
-    assert S3Address.parse("s3://media") == S3Address("media", "", None, None)
+    assert S3Address.parse("s3://media") == S3Address("media", "", None, None, Keeping())
+
+
+def test_an_address_says_how_objects_are_kept() -> None:
+    keeping = "encryption=aws:kms&kms_key=alias/media&storage_class=STANDARD_IA&tags=team=video,stage=a%20b"
+
+    address = S3Address.parse(f"s3://media?{keeping}")
+
+    tags = (("team", "video"), ("stage", "a b"))
+    assert address.keeping == Keeping("aws:kms", "alias/media", "STANDARD_IA", tags)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +56,12 @@ def test_payloads_are_signed_only_where_a_stranger_could_change_them(url: str, p
         pytest.param("s3://media?endpoint=host:9000", id="an endpoint without scheme"),
         pytest.param("s3://media?endpoint=http://host:secret", id="a port that is none"),
         pytest.param("s3://media?secret=secret", id="an unknown option"),
+        pytest.param("s3://media?encryption=rot13", id="an encryption that is none"),
+        pytest.param("s3://media?encryption=AES256&kms_key=secret", id="a key for nothing"),
+        pytest.param("s3://media?storage_class=DEEP_ARCHIVE", id="a class that has to be restored first"),
+        pytest.param("s3://media?tags=team", id="a tag without a value"),
+        pytest.param("s3://media?tags=a=1,a=2", id="a tag twice"),
+        pytest.param("s3://media?tags=" + ",".join(f"{n}=" for n in range(11)), id="too many tags"),
         pytest.param("s3://media/a//b", id="a prefix that no key may have"),
         pytest.param("s3://[media", id="no URL"),
     ],

@@ -38,6 +38,8 @@ def answered(code: str, status: int) -> ClientError:
         pytest.param("NoSuchKey", 404, NotFound, None, id="no-object"),
         pytest.param("PreconditionFailed", 412, Conflict, None, id="another-object"),
         pytest.param("InvalidObjectState", 403, Refused, "restore it", id="archived"),
+        pytest.param("NotImplemented", 501, Refused, None, id="not-built-in"),
+        pytest.param("501", 501, Refused, None, id="not-built-in-to-head"),
         pytest.param("InvalidRange", 416, Refused, None, id="our-fault"),
     ],
 )
