@@ -107,7 +107,7 @@ def plan_movie(movies: Sequence[Movie], cuts: Sequence[Cut], pictures: Pictures 
     if not tracks:
         raise CannotCopy("nothing is shown or heard in the cuts")
     layout = lay_out(tracks, len(cuts))
-    header = _write_header(tracks, layout, movies[0].matrix, sum(durations_ms))
+    header = write_header(tracks, layout, movies[0].matrix, sum(durations_ms))
     return MoviePlan(tracks, layout, header, durations_ms)
 
 
@@ -124,7 +124,8 @@ def _plan_audio(
     return place_audio(track, runs, durations_ms)
 
 
-def _write_header(tracks: Sequence[TrackPlan], layout: Layout, matrix: bytes, duration_ms: int) -> bytes:
+def write_header(tracks: Sequence[TrackPlan], layout: Layout, matrix: bytes, duration_ms: int) -> bytes:
+    """Return all that comes before the media. Raises CannotCopy for times that do not fit a file."""
     ftyp = box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomiso2avc1mp41")
     large = layout.media_bytes + LARGE_HEADER_BYTES >= _U32
     mdat_bytes = LARGE_HEADER_BYTES if large else HEADER_BYTES
