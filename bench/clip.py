@@ -316,14 +316,10 @@ async def run_case(case: Case) -> Measured:
 
 async def by_spool(store: Storage, case: Case) -> dict[str, int]:
     """Cut and prove, as the clipper does, with an engine that has seen no source yet."""
-    with tempfile.TemporaryDirectory(prefix="spool-bench-") as directory:
-        ffmpeg = Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe()))
-        engine = MediaEngine(store, ffmpeg, directory=Path(directory))
-        await store.delete(case.into)  # of the round before: it would be adopted
-        options = WriteOptions(content_type="video/mp4", if_absent=True)
-        clip = await engine.cut(
-            [Cut(case.source, case.start_ms, case.end_ms)], into=case.into, options=options
-        )
+    engine = MediaEngine(store, Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe())))
+    await store.delete(case.into)  # of the round before: it would be adopted
+    options = WriteOptions(content_type="video/mp4", if_absent=True)
+    clip = await engine.cut([Cut(case.source, case.start_ms, case.end_ms)], into=case.into, options=options)
     assert clip.reencoded_because is None, clip.reencoded_because
     return {
         "source_bytes": clip.source_bytes_read,

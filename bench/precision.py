@@ -255,7 +255,7 @@ async def _run(command: Sequence[str]) -> None:
 
 def _engine(store: Storage) -> MediaEngine:
     ffmpeg = Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe()))
-    return MediaEngine(store, ffmpeg, directory=Path(tempfile.gettempdir()))
+    return MediaEngine(store, ffmpeg)
 
 
 async def _by_spool(engine: MediaEngine, store: Storage, case: Case, precision: Precision) -> tuple[int, int]:

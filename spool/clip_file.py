@@ -45,7 +45,7 @@ async def clip_file(order: Order, *, progress: Progress | None = None) -> ClipFi
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(_source(order.source))
         output = await stack.enter_async_context(_output(order, source.store))
-        media = await stack.enter_async_context(open_media(TwoPlaces(str(order.source), source, output)))
+        media = open_media(TwoPlaces(str(order.source), source, output))
         with _named(order.source):
             cut = _cut(order, await media.describe(str(order.source)))
             options = WriteOptions(content_type="video/mp4")
@@ -59,9 +59,8 @@ async def clip_file(order: Order, *, progress: Progress | None = None) -> ClipFi
 
 async def describe_file(path: Path) -> MediaInfo:
     """Say what a local file holds. Raises NotFound, Refused or Corrupt, naming the file."""
-    async with open_media(OneFile(path)) as media:
-        with _named(path):
-            return await media.describe(str(path))
+    with _named(path):
+        return await open_media(OneFile(path)).describe(str(path))
 
 
 def _refuse_nonsense(order: Order) -> None:

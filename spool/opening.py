@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -24,12 +23,10 @@ MEDIA_DIRECTORY = "media"  # of the embedded default: the objects, as ordinary f
 FFMPEGS_AT_ONCE = 2  # one clip at a time: its decoder, and its encoder
 
 
-@asynccontextmanager
-async def open_media(store: Storage) -> AsyncIterator[Media]:
-    """Lend an engine over `store`; what it has to keep for a moment goes away with it."""
+def open_media(store: Storage) -> Media:
+    """Return an engine over `store`."""
     ffmpeg = Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe()), at_once=FFMPEGS_AT_ONCE)
-    with tempfile.TemporaryDirectory(prefix="spool-clip-") as directory:
-        yield MediaEngine(store, ffmpeg, directory=Path(directory))
+    return MediaEngine(store, ffmpeg)
 
 
 @asynccontextmanager

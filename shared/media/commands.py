@@ -90,9 +90,12 @@ def decode_pictures(codec: str) -> tuple[str, ...]:
     return (_STRICT[0], *source.arguments(), "-map", "0:v:0", "-fps_mode", "passthrough", "-f", "null", "-")
 
 
-def decode_mp4() -> tuple[str, ...]:
-    """Decode every picture and sound of an MP4 open on descriptor 0; a frame log on output pipe 0."""
-    source = opened("mov", *_STRICT[1:])
+def decode_mp4(url: str | None = None) -> tuple[str, ...]:
+    """Decode every picture and sound of an MP4; a frame log on output pipe 0.
+
+    It is one that `loopback` serves, or without a URL a file that is open on descriptor 0.
+    """
+    source = opened("mov", *_STRICT[1:]) if url is None else served(url, "mov", *_STRICT[1:])
     maps = ("-map", "0:v:0?", "-map", "0:a:0?", "-fps_mode", "passthrough")
     # The log needs counts, not pixels: no picture is copied or converted.
     codecs = ("-c:v", "wrapped_avframe", "-enc_time_base:v", "demux", "-c:a", "pcm_s16le")
@@ -194,8 +197,10 @@ _MERCY_S = Fraction(1, 1_000_000)
 _ASIDE_S = 1_000_000
 
 
-def encode(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool, path: str) -> tuple[str, ...]:
-    """Join pieces into a progressive MP4 of H.264 (if there is a `frame`) and AAC (if there is `sound`).
+def encode(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool) -> tuple[str, ...]:
+    """Join pieces into an MP4 of H.264 (if there is a `frame`) and AAC (if there is `sound`).
+
+    It comes in fragments from output pipe 0, since nothing can be written over in a pipe.
 
     Every frame whose presentation time lies in its piece is kept with its own time, none is added or
     dropped. A piece without pictures is one black frame, one without sound is silent.
@@ -214,7 +219,7 @@ def encode(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool, path: s
         arguments += ["-map", "[a]", *_AAC]
     # Nothing of what the sources say of themselves is passed on.
     anonymous = ("-map_metadata", "-1", "-map_chapters", "-1")
-    return (*arguments, *anonymous, "-movflags", "+faststart", "-f", "mp4", "-y", f"file:{path}")
+    return (*arguments, *anonymous, *_FRAGMENTS, "-f", "mp4", output_pipe(0))
 
 
 _H264 = (
@@ -226,6 +231,9 @@ _H264 = (
     *("-video_track_timescale", str(TICKS_PER_MS * 1000)),
 )
 _AAC = ("-c:a", "aac", "-b:a", "160k")
+# The index waits for the first packets, else it does not know what of the media is to be hidden. In half a
+# second picture and sound lie so close together that a reader of the clip need not go back and forth.
+_FRAGMENTS = ("-movflags", "+delay_moov+default_base_moof+skip_trailer", "-frag_duration", "500000")
 
 
 def _graph(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool) -> str:

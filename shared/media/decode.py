@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import IO
 
 from shared.kernel.errors import Corrupt
 from shared.media import commands
@@ -39,12 +39,15 @@ async def decode_pictures(ffmpeg: Ffmpeg, codec: str, annexb: bytes, *, limits: 
     return ended.frames
 
 
-async def decode_each(
-    ffmpeg: Ffmpeg, path: Path, on_entry: Callable[[Entry], None], *, limits: Limits = WHOLE_LIMITS
-) -> None:
-    """Decode a whole local MP4; `on_entry` takes each frame and block of sound. Errors as above."""
+async def decode_each(ffmpeg: Ffmpeg, source: str | IO[bytes], on_entry: Callable[[Entry], None]) -> None:
+    """Decode a whole MP4; `on_entry` takes each frame and block of sound.
+
+    The source is an open file, or a URL of a `Loopback`, whose failure comes before the error from here.
+    Raises Corrupt and Transient as above.
+    """
     log = FrameLog(on_entry)
-    with path.open("rb") as opened:
-        ended = await ffmpeg.run("decode", commands.decode_mp4(), limits=limits, stdin=opened, sinks=(log,))
+    url, file = (source, None) if isinstance(source, str) else (None, source)
+    arguments = commands.decode_mp4(url)
+    ended = await ffmpeg.run("decode", arguments, limits=WHOLE_LIMITS, stdin=file, sinks=(log,))
     if error := diagnose(ended, what="Decoding the result"):
         raise error

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
-from shared.kernel.errors import Conflict, NotFound, Transient
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Cut, Progress
 from shared.media.probe import Proof, prove_encoded
+from shared.media.recount import recount
 from shared.media.transcode import Transcoded, transcode
 from shared.storage.port import Storage, StoredObject, WriteOptions
 
-_CHUNK_BYTES = 1 << 20
-
 
 class EncodedClip:
-    """Encodes a clip into a temporary file, streams it into the store, and proves it."""
+    """Encodes a clip into the store, and proves it."""
 
     def __init__(
         self,
@@ -27,49 +23,37 @@ class EncodedClip:
         *,
         key: str,
         cuts: Sequence[Cut],
-        directory: Path,
         progress: Progress | None,
     ) -> None:
-        """Prepare to write under `key`; the temporary file lives in `directory`."""
+        """Prepare to write under `key`."""
         self._storage = storage
         self._ffmpeg = ffmpeg
         self._key = key
         self._cuts = cuts
-        self._directory = directory
         self._progress = progress
-        self._video_frames: int | None = None  # of what was written here, as decoded on this machine
+        self._written: tuple[StoredObject, Transcoded] | None = None
         self.bytes_read = 0
 
     async def write(self, options: WriteOptions) -> StoredObject:
         before_bytes = self._storage.bytes_read
-        async with self._encode() as encoded:
-            # The store's own count: what others read at the same time is in it, and is little beside this.
-            self.bytes_read += self._storage.bytes_read - before_bytes
-            async with self._storage.writer(self._key, options) as writer:
-                with encoded.path.open("rb") as file:
-                    while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-                        await writer.write(chunk)
-            self._video_frames = encoded.video_frames
+        async with self._storage.writer(self._key, replace(options, head_last=True)) as writer:
+            transcoded = await transcode(
+                self._ffmpeg, self._storage, self._cuts, into=writer, progress=self._progress
+            )
+        # The store's own count: what others read at the same time is in it, and is little beside this.
+        self.bytes_read += self._storage.bytes_read - before_bytes
+        self._written = writer.stored, transcoded
         return writer.stored
 
     async def prove(self, stored: StoredObject) -> Proof:
-        return await prove_encoded(
-            self._storage,
-            self._ffmpeg,
-            stored,
-            duration_ms=sum(cut.duration_ms for cut in self._cuts),
-            video_frames=self._video_frames,
+        """Compare an object with the sources; of one that was not written here, decode all pictures."""
+        duration_ms = sum(cut.duration_ms for cut in self._cuts)
+        frames = None
+        if self._written is not None and self._written[0] == stored:
+            frames = await recount(self._ffmpeg, self._storage, stored, self._written[1])
+        proof = await prove_encoded(
+            self._storage, self._ffmpeg, stored, duration_ms=duration_ms, video_frames=frames
         )
-
-    @asynccontextmanager
-    async def _encode(self) -> AsyncIterator[Transcoded]:
-        async with AsyncExitStack() as stack:
-            encoding = transcode(
-                self._ffmpeg, self._storage, self._cuts, directory=self._directory, progress=self._progress
-            )
-            try:
-                encoded = await stack.enter_async_context(encoding)
-            except (Conflict, NotFound) as error:
-                # To the writing of the clip, a conflict would mean that the clip itself is there.
-                raise Transient("a source was replaced while it was read") from error
-            yield encoded
+        if frames is None:
+            return proof
+        return replace(proof, bytes_read=proof.bytes_read + stored.size_bytes)

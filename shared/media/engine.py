@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from shared.kernel.errors import Bug, NotFound
 from shared.media.announced import check_announced
@@ -26,11 +25,10 @@ from shared.storage.port import Storage, WriteOptions
 class MediaEngine:
     """Cuts sources of one store into objects of the same store. Belongs to one event loop."""
 
-    def __init__(self, storage: Storage, ffmpeg: Ffmpeg, *, directory: Path) -> None:
-        """Speak to this store; `directory` holds what is encoded anew until it is in the store."""
+    def __init__(self, storage: Storage, ffmpeg: Ffmpeg) -> None:
+        """Speak to this store."""
         self._storage = storage
         self._ffmpeg = ffmpeg
-        self._directory = directory
         self._indexes = Indexes(storage)
 
     async def describe(self, key: str) -> MediaInfo:
@@ -78,9 +76,7 @@ class MediaEngine:
                 earlier_ms=copied.earlier_ms,
                 later_ms=copied.later_ms,
             )
-        encoded = EncodedClip(
-            self._storage, self._ffmpeg, key=into, cuts=cuts, directory=self._directory, progress=progress
-        )
+        encoded = EncodedClip(self._storage, self._ffmpeg, key=into, cuts=cuts, progress=progress)
         settled = await settle(self._storage, into, options, encoded)
         clip = self._finished(settled, source_bytes_read=index_bytes + encoded.bytes_read)
         return replace(clip, reencoded_because=because, reencoded_ms=((0, clip.duration_ms),))

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +65,8 @@ class Ended:
 class Sink(Protocol):
     """Takes what arrives at one output pipe. A SpoolError that it raises ends the ffmpeg."""
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+    def feed(self, chunk: bytes) -> Awaitable[None] | None:
+        """Take the next bytes. What is returned is waited for before more is read."""
         ...
 
 
@@ -175,7 +175,8 @@ class _Process:
             if self._refusal is not None:
                 continue
             try:
-                sink.feed(chunk)
+                if (taking := sink.feed(chunk)) is not None:
+                    await taking
             except SpoolError as refusal:
                 self._refusal = refusal
                 _signal(process, signal.SIGKILL)

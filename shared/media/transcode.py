@@ -1,89 +1,95 @@
 """Make a clip of whatever ffmpeg can read, by encoding it anew, honestly: every frame counted, or an error.
 
 For sources whose samples cannot be copied into an MP4. Nothing is downloaded: one ffmpeg seeks in all
-sources through a loopback server. What the header of a source claims is not believed, and neither is
-ffmpeg's exit code: the packets of each cut are listed first, and the result is decoded and compared.
+sources through a loopback server, and what it encodes goes into the store as it comes. What the header of a
+source claims is not believed, and neither is ffmpeg's exit code: the packets of each cut are listed first,
+and the result is decoded and compared (`recount.py`).
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
 import re
-import tempfile
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import accumulate
-from pathlib import Path
 
-from shared.kernel.errors import Corrupt, Refused
+from shared.kernel.errors import Conflict, Corrupt, NotFound, Refused, Transient
 from shared.media import commands
 from shared.media.commands import Frame, Piece
-from shared.media.decode import decode_each
+from shared.media.decode import NO_FILE_BYTES
 from shared.media.diagnosis import diagnose
 from shared.media.ffmpeg import Ended, Ffmpeg, Limits, Report
-from shared.media.framecrc import Entry
 from shared.media.loopback import Loopback
+from shared.media.mp4.progressive import Progressive
 from shared.media.port import Cut, Progress, SourceBroken
 from shared.media.survey import Content, Source, examine, inspect, picture_size
-from shared.storage.port import Storage
+from shared.storage.port import Storage, Writer
 
 MAX_CUTS = 64  # inputs of one ffmpeg: each is a connection and a decoder
-TEMPORARY_PREFIX = "spool-transcode-"  # of the files in `directory`; one that is left was left by a kill -9
 
 MIB = 1024 * 1024
 BASE_MEMORY_BYTES = 2048 * MIB  # an encoder and a decoder of 8192x4352
 CUT_MEMORY_BYTES = 64 * MIB  # what each further input holds while it waits for its turn
-FILE_BYTES_PER_S = 12 * MIB  # crf 20 of noise in 4K; a usual picture has a hundredth
-BASE_FILE_BYTES = 64 * MIB
+BYTES_PER_S = 12 * MIB  # crf 20 of noise in 4K; a usual picture has a hundredth
+BASE_BYTES = 64 * MIB
 BASE_S = 120
 CPU_S_PER_S = 60  # 4K takes about 10 s of CPU for a second, 720p half a second
 
-_AUDIO_TOLERANCE_SAMPLES = 1024  # one AAC frame
 _INPUT = re.compile(r"\[(?:in|vist|aist)#(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Transcoded:
-    """A finished clip in a local file, proven: it decodes without an error and has exactly these frames."""
+    """What was encoded, as it has to come out of the decoders again."""
 
-    path: Path
-    size_bytes: int
-    duration_ms: int
-    video_frames: int
-    width: int  # 0 when there is no picture
-    height: int
-    sound: bool
+    contents: tuple[Content, ...]
+    frame: Frame | None  # None: there is no picture
+
+    @property
+    def duration_ms(self) -> int:
+        return sum(content.cut.duration_ms for content in self.contents)
+
+    @property
+    def sound(self) -> bool:
+        return any(content.sound for content in self.contents)
 
 
-@asynccontextmanager
 async def transcode(
     ffmpeg: Ffmpeg,
     storage: Storage,
     cuts: Sequence[Cut],
     *,
-    directory: Path,
+    into: Writer,
     progress: Progress | None = None,
-) -> AsyncIterator[Transcoded]:
-    """Join the cuts into a progressive MP4 (H.264, AAC 48 kHz stereo) that exists while the context does.
+) -> Transcoded:
+    """Join the cuts into a progressive MP4 (H.264, AAC 48 kHz stereo), its media first, its head at the end.
 
     A frame is in the clip when its presentation time is in its cut, counted from the source's presentation
     start, and it keeps its time: frame rates are not made equal. Pictures are fitted into the first
     source's size, rotation and pixel shape applied. Sound is silent where a source has none; without any
-    picture the clip is sound only. The file lies in `directory` and is removed at the end.
-    Raises SourceBroken naming the source (unknown, broken, ends early), Corrupt when the result is not as
-    planned, Refused for too many cuts, Conflict when a source changed meanwhile, NotFound, Transient.
+    picture the clip is sound only. What was written is proven by `recount`, before anybody hears of it.
+    Raises SourceBroken naming the source (unknown, broken, ends early), Corrupt when the encoder's own is
+    broken, Refused for too many cuts, Transient also where a source changed meanwhile, what `into` raises.
     """
     if not 0 < len(cuts) <= MAX_CUTS:
         raise Refused(f"a clip is encoded from 1 to {MAX_CUTS} cuts, not {len(cuts)}", field="cuts")
     async with Loopback(storage) as loopback:
-        contents = await _look_at(ffmpeg, storage, loopback, cuts)
-        frame = await _frame(ffmpeg, loopback, contents)
-        with _temporary(directory) as path:
-            await _encode(ffmpeg, loopback, contents, _command(contents, frame, path), progress)
-            yield await _prove(ffmpeg, contents, frame, path)
+        with _one_version():
+            contents = await _look_at(ffmpeg, storage, loopback, cuts)
+            frame = await _frame(ffmpeg, loopback, contents)
+        transcoded = Transcoded(tuple(contents), frame)
+        await _encode(ffmpeg, loopback, transcoded, into, progress)
+    return transcoded
+
+
+@contextmanager
+def _one_version() -> Iterator[None]:
+    """Tell a source that was replaced from the clip's own conflict, by which it would be there already."""
+    try:
+        yield
+    except (Conflict, NotFound) as error:
+        raise Transient("a source was replaced while it was read") from error
 
 
 async def _look_at(
@@ -107,25 +113,10 @@ async def _frame(ffmpeg: Ffmpeg, loopback: Loopback, contents: Sequence[Content]
     return None
 
 
-@contextmanager
-def _temporary(directory: Path) -> Iterator[Path]:
-    descriptor, name = tempfile.mkstemp(dir=directory, prefix=TEMPORARY_PREFIX, suffix=".mp4")
-    os.close(descriptor)
-    path = Path(name)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
 async def _encode(
-    ffmpeg: Ffmpeg,
-    loopback: Loopback,
-    contents: Sequence[Content],
-    arguments: Sequence[str],
-    progress: Progress | None,
+    ffmpeg: Ffmpeg, loopback: Loopback, transcoded: Transcoded, into: Writer, progress: Progress | None
 ) -> None:
-    total_ms = sum(content.cut.duration_ms for content in contents)
+    contents, total_ms = transcoded.contents, transcoded.duration_ms
     frames = sum(content.frames for content in contents)
 
     def report(report: Report) -> None:
@@ -134,19 +125,32 @@ async def _encode(
         if progress is not None:
             progress(min(done_ms, total_ms), total_ms)
 
-    limits = _limits(total_ms, len(contents))
-    ended = await ffmpeg.run("transcode", arguments, limits=limits, on_report=report)
+    pieces = [_piece(content) for content in contents]
+    arguments = commands.encode(pieces, transcoded.frame, sound=transcoded.sound)
+    limits, outlet = _limits(total_ms, len(contents)), _Outlet(into, _most_bytes(total_ms))
+    ended = await ffmpeg.run("transcode", arguments, limits=limits, sinks=(outlet,), on_report=report)
     # A source that failed under ffmpeg looks to it like one that is short.
-    loopback.raise_failure()
+    with _one_version():
+        loopback.raise_failure()
     _raise_for(ended, contents)
+    await into.prepend(await asyncio.to_thread(outlet.progressive.head, total_ms))
     report(Report(frames, total_ms))
 
 
-def _command(contents: Sequence[Content], frame: Frame | None, path: Path) -> tuple[str, ...]:
-    pieces = [_piece(content) for content in contents]
-    return commands.encode(
-        pieces, frame, sound=any(content.sound for content in contents), path=str(path.resolve())
-    )
+class _Outlet:
+    """A sink that hands the media of what is encoded to the store, which may be slower."""
+
+    def __init__(self, into: Writer, most_bytes: int) -> None:
+        self.progressive = Progressive()
+        self._into = into
+        self._most_bytes = most_bytes
+
+    async def feed(self, chunk: bytes) -> None:
+        media = self.progressive.take(chunk)
+        if self.progressive.media_bytes > self._most_bytes:
+            raise Corrupt(f"the encoded clip has more than {self._most_bytes} bytes")
+        if media:
+            await self._into.write(media)
 
 
 def _piece(content: Content) -> Piece:
@@ -164,9 +168,13 @@ def _limits(total_ms: int, cuts: int) -> Limits:
     return Limits(
         cpu_s=BASE_S + CPU_S_PER_S * total_s,
         memory_bytes=BASE_MEMORY_BYTES + CUT_MEMORY_BYTES * cuts,
-        file_bytes=BASE_FILE_BYTES + FILE_BYTES_PER_S * total_s,
+        file_bytes=NO_FILE_BYTES,
         wall_s=BASE_S + CPU_S_PER_S * total_s,
     )
+
+
+def _most_bytes(total_ms: int) -> int:
+    return BASE_BYTES + BYTES_PER_S * -(-total_ms // 1000)
 
 
 def _raise_for(ended: Ended, contents: Sequence[Content]) -> None:
@@ -179,54 +187,3 @@ def _raise_for(ended: Ended, contents: Sequence[Content]) -> None:
     named = _INPUT.search(ended.stderr)
     index = min(int(named[1]), len(contents) - 1) if named else 0
     raise SourceBroken(contents[index].source.key, error.message, hint=error.hint) from error
-
-
-async def _prove(ffmpeg: Ffmpeg, contents: Sequence[Content], frame: Frame | None, path: Path) -> Transcoded:
-    """Decode the clip and compare it with the packets of its sources, cut by cut."""
-    sound = any(content.sound for content in contents)
-    total_ms = sum(content.cut.duration_ms for content in contents)
-    counted = _Counted(contents)
-    await decode_each(ffmpeg, path, counted.take)
-    if frame is not None:
-        for content, frames in zip(contents, counted.frames, strict=True):
-            _compare(content, frames)
-    missing = abs(counted.samples - (total_ms * commands.SAMPLES_PER_MS if sound else 0))
-    if missing > _AUDIO_TOLERANCE_SAMPLES:
-        raise Corrupt(f"the encoded clip has {counted.samples} samples of sound for {total_ms} ms")
-    return Transcoded(
-        path=path,
-        size_bytes=path.stat().st_size,
-        duration_ms=total_ms,
-        video_frames=sum(counted.frames),
-        width=frame.width if frame else 0,
-        height=frame.height if frame else 0,
-        sound=sound,
-    )
-
-
-class _Counted:
-    """What a clip shows, by the cut that it belongs to."""
-
-    def __init__(self, contents: Sequence[Content]) -> None:
-        durations_ms = [content.cut.duration_ms for content in contents]
-        self._starts_ms = [0, *accumulate(durations_ms[:-1])]
-        self.frames = [0] * len(contents)
-        self.samples = 0
-
-    def take(self, entry: Entry) -> None:
-        if entry.stream.kind == "audio":
-            self.samples += entry.duration
-            return
-        # A frame at the very start of a cut may be stored a tick before it.
-        at_ms = entry.start_s * 1000 + Fraction(1, commands.TICKS_PER_MS)
-        self.frames[max(0, bisect_right(self._starts_ms, at_ms) - 1)] += 1
-
-
-def _compare(content: Content, frames: int) -> None:
-    """Raise unless a cut shows each of its pictures. Frames that VP8 hides may make it fewer."""
-    key, wanted = content.source.key, content.frames if content.pictures else 1
-    if frames == wanted or (0 < frames < wanted and not content.exact):
-        return
-    if frames > wanted:
-        raise Corrupt(f"the encoded clip shows {frames} frames of {key}, where {wanted} were asked for")
-    raise SourceBroken(key, f"{wanted - frames} of {wanted} pictures of the source {key} cannot be decoded")

@@ -37,7 +37,6 @@ from shared.observability.metrics import BUS_CONNECTED, BUS_CONSUMING, RECEIVED_
 from shared.observability.tracing import recorded_by, recording
 from shared.outbox.plain import as_plain
 from shared.outbox.relay import Relay
-from shared.runtime.scratch import scratch_directory
 from shared.settings.settings import Settings, SettingsError, TraceSettings, load
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage
@@ -119,8 +118,7 @@ async def open_platform(
             opened = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
         storage = seams.storage(TracedStorage(opened) if recording() else opened)
         stack.push_async_callback(storage.close)
-        scratch = stack.enter_context(scratch_directory(settings.data_directory / "scratch"))
-        engine = open_media(settings, storage, directory=scratch)
+        engine = open_media(settings, storage)
         media = seams.media(TracedMedia(engine) if recording() else engine)
         relay = Relay(
             bus=bus,
@@ -212,11 +210,11 @@ async def recorded_spans(services: Sequence[str]) -> AsyncIterator[None]:
         await recorder.close()
 
 
-def open_media(settings: Settings, storage: Storage, *, directory: Path) -> Media:
+def open_media(settings: Settings, storage: Storage) -> Media:
     """Return the engine that cuts in `storage`, with the ffmpeg of the wheel."""
     binary = Path(imageio_ffmpeg.get_ffmpeg_exe())
     ffmpeg = Ffmpeg(binary, at_once=settings.ffmpegs_at_once, metrics=metrics_of_process())
-    return MediaEngine(storage, ffmpeg, directory=directory)
+    return MediaEngine(storage, ffmpeg)
 
 
 async def _open_storage(

@@ -119,7 +119,7 @@ async def _work(installation: Installation) -> AsyncIterator[str]:
 
 
 async def _uploads(installation: Installation) -> AsyncIterator[str]:
-    """Look for what was half-written: uploads, rows of the journal, temporary files."""
+    """Look for what was half-written: uploads, rows of the journal."""
     if left := await installation.storage.unfinished():
         yield f"unfinished uploads: {left}"
     if rows := await installation.journal.rows():
@@ -127,8 +127,6 @@ async def _uploads(installation: Installation) -> AsyncIterator[str]:
     if isinstance(installation.storage, FileStorage):
         for fault in _own_files(installation.directory / "media"):
             yield fault
-    if scratch := [str(path) for path in (installation.directory / "scratch").rglob("*") if path.is_file()]:
-        yield f"temporary files are left: {scratch}"
 
 
 def _own_files(root: Path) -> list[str]:

@@ -25,5 +25,6 @@ async def decode_file(ffmpeg: Ffmpeg, path: Path) -> DecodedCounts:
     def count(entry: Entry) -> None:
         counts[entry.stream.kind] += 1 if entry.stream.kind == "video" else entry.duration
 
-    await decode_each(ffmpeg, path, count)
+    with path.open("rb") as file:
+        await decode_each(ffmpeg, file, count)
     return DecodedCounts(video_frames=counts["video"], audio_samples=counts["audio"])

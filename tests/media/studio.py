@@ -67,7 +67,7 @@ async def open_studio(directory: Path) -> Studio:
     )
     ffmpeg = Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe()))
     # What is encoded anew lives in the same directory, under a name that no key has.
-    return Studio(directory, storage, ffmpeg, MediaEngine(storage, ffmpeg, directory=directory))
+    return Studio(directory, storage, ffmpeg, MediaEngine(storage, ffmpeg))
 
 
 def frames_between(start_ms: int, end_ms: int, rate: Fraction, *, first: int = 0) -> list[int]:

@@ -56,7 +56,7 @@ async def test_a_clip_inside_s3_is_the_one_that_is_read_and_written(
         await put(bucket, studio.path("long.mp4"), key)
     studio.add(studio.path("long.mp4"), "again.mp4")
     cuts = (Cut("long.mp4", 11_234, 91_234), Cut("again.mp4", 5_001, 65_001))
-    engine = MediaEngine(bucket, studio.ffmpeg, directory=tmp_path)
+    engine = MediaEngine(bucket, studio.ffmpeg)
     read = await studio.cut(*cuts)
     read_before, written_before = bucket.bytes_read, STORAGE_WRITTEN_BYTES._value.get()
     copied_before = STORAGE_COPIED_BYTES._value.get()

@@ -17,8 +17,8 @@ from shared.media.ffmpeg import Ffmpeg
 from shared.media.loopback import Loopback
 from shared.media.port import Cut, SourceBroken
 from shared.media.survey import SURVEY_LIMITS, describe
-from shared.media.transcode import transcode
 from tests.media.conftest import Library
+from tests.media.encoding import encode
 from tests.media.studio import Studio
 
 SECRET = "correct horse battery staple"  # what must never come out of a file that nobody asked for
@@ -80,8 +80,7 @@ async def test_a_disguised_text_opens_nothing(
     with pytest.raises(SourceBroken) as described:
         await describe(studio.ffmpeg, studio.storage, key)
     with pytest.raises(SourceBroken) as cut:
-        async with transcode(studio.ffmpeg, studio.storage, [Cut(key, 0, 1000)], directory=tmp_path):
-            pass
+        await encode(studio, [Cut(key, 0, 1000)])
 
     assert {described.value.source_key, cut.value.source_key} == {key}
     assert SECRET not in f"{described.value}{cut.value}"
@@ -134,10 +133,8 @@ async def test_an_mp4_whose_samples_are_elsewhere_is_not_followed(
     studio.path("elsewhere.mp4").write_bytes(elsewhere)
     said = ""
     try:
-        async with transcode(
-            studio.ffmpeg, studio.storage, [Cut("elsewhere.mp4", 0, 1000)], directory=tmp_path
-        ) as clip:
-            said = clip.path.read_bytes().decode("latin-1")
+        clip = await encode(studio, [Cut("elsewhere.mp4", 0, 1000)])
+        said = clip.path.read_bytes().decode("latin-1")
     except SpoolError as error:
         said = str(error)
 
@@ -167,10 +164,8 @@ async def test_the_next_clip_is_fine(studio: Studio, library: Library, tmp_path:
     good = studio.add(recording.path)
     studio.path("bad.mp4").write_bytes(b"\0\0\0\x18ftyp" + bytes(5000))
     with pytest.raises(SourceBroken):
-        async with transcode(studio.ffmpeg, studio.storage, [Cut("bad.mp4", 0, 1000)], directory=tmp_path):
-            pass
-    async with transcode(studio.ffmpeg, studio.storage, [Cut(good, 0, 1000)], directory=tmp_path) as clip:
-        pass
+        await encode(studio, [Cut("bad.mp4", 0, 1000)])
+    clip = await encode(studio, [Cut(good, 0, 1000)])
 
     assert clip.video_frames == 30
 

@@ -187,7 +187,8 @@ async def moments_ms(path: Path) -> list[float]:
         if entry.stream.kind == "video":
             found.append(float(entry.start_s * 1000))
 
-    await decode_each(Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe())), path, take)
+    with path.open("rb") as file:
+        await decode_each(Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe())), file, take)
     return found
 
 

@@ -15,12 +15,13 @@ import pytest
 from shared.kernel.errors import Refused, Unavailable
 from shared.media.port import Cut, SourceBroken
 from shared.media.survey import describe
-from shared.media.transcode import MAX_CUTS, Transcoded, transcode
+from shared.media.transcode import MAX_CUTS
 from shared.storage.local import FileStorage
 from spool.camera import Camera, Recording, frame_hashes, frame_numbers, record
 from tests.children import children_of
 from tests.media.conftest import SMALL
 from tests.media.decoded import DecodedCounts, decode_file
+from tests.media.encoding import KEY, encode
 from tests.media.studio import FixedClock, Studio, beep_onsets_ms, frames_between, sound
 
 DURATION_MS = 8000
@@ -53,12 +54,6 @@ class Foreign:
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Foreign:
     return Foreign(tmp_path_factory.mktemp("foreign"))
-
-
-@asynccontextmanager
-async def encoded(studio: Studio, tmp_path: Path, *cuts: Cut) -> AsyncIterator[Transcoded]:
-    async with transcode(studio.ffmpeg, studio.storage, cuts, directory=tmp_path) as clip:
-        yield clip
 
 
 async def run_ffmpeg(*arguments: str) -> None:
@@ -100,8 +95,8 @@ async def test_the_frames_of_the_cut_are_exact(
     end_ms: int,
 ) -> None:
     source = studio.add((await foreign.get(camera, suffix)).path)
-    async with encoded(studio, tmp_path, Cut(source, start_ms, end_ms)) as clip:
-        shown = await frame_numbers(clip.path)
+    clip = await encode(studio, [Cut(source, start_ms, end_ms)])
+    shown = await frame_numbers(clip.path)
 
     expected = [n for n in frames_between(start_ms, end_ms, camera.frame_rate) if n < DURATION_MS * 30 / 1000]
     assert shown == expected
@@ -115,9 +110,9 @@ async def test_sources_of_different_kinds_are_joined(
     matroska, stream = await foreign.get(SMALL, ".mkv"), await foreign.get(SMALL, ".ts")
     large = await foreign.get(LARGE, ".mp4")
     cuts = [Cut(studio.add(source.path), 2215, 3687) for source in (matroska, stream, large)]
-    async with encoded(studio, tmp_path, *cuts) as clip:
-        shown = await frame_numbers(clip.path)
-        onsets_ms = beep_onsets_ms(await sound(clip.path))
+    clip = await encode(studio, [*cuts])
+    shown = await frame_numbers(clip.path)
+    onsets_ms = beep_onsets_ms(await sound(clip.path))
 
     assert shown == frames_between(2215, 3687, SMALL.frame_rate) * 3
     assert (clip.width, clip.height) == (SMALL.width, SMALL.height)
@@ -130,8 +125,7 @@ async def test_a_picture_of_another_shape_gets_bars(studio: Studio, foreign: For
     tall = await foreign.get(replace(SMALL, width=180, height=320), ".mkv")
     wide = await foreign.get(SMALL, ".mkv")
     cuts = (Cut(studio.add(tall.path), 0, 500), Cut(studio.add(wide.path), 0, 500))
-    async with encoded(studio, tmp_path, *cuts) as clip:
-        pass
+    clip = await encode(studio, [*cuts])
 
     assert (clip.width, clip.height, clip.video_frames) == (180, 320, 30)
 
@@ -141,8 +135,8 @@ async def test_a_source_without_sound_is_silent_between_others(
 ) -> None:
     heard, silent = await foreign.get(SMALL, ".mkv"), await foreign.get(SILENT, ".mkv")
     first, second = studio.add(heard.path), studio.add(silent.path, "silent.mkv")
-    async with encoded(studio, tmp_path, Cut(second, 0, 1000), Cut(first, 500, 1500)) as clip:
-        samples = await sound(clip.path)
+    clip = await encode(studio, [Cut(second, 0, 1000), Cut(first, 500, 1500)])
+    samples = await sound(clip.path)
 
     assert clip.sound
     assert abs(samples[: 48 * 980]).max() < 10
@@ -151,8 +145,8 @@ async def test_a_source_without_sound_is_silent_between_others(
 
 async def test_without_any_sound_there_is_no_track(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
     source = studio.add((await foreign.get(SILENT, ".mkv")).path)
-    async with encoded(studio, tmp_path, Cut(source, 0, 1000)) as clip:
-        decoded = await decode_file(studio.ffmpeg, clip.path)
+    clip = await encode(studio, [Cut(source, 0, 1000)])
+    decoded = await decode_file(studio.ffmpeg, clip.path)
 
     assert not clip.sound
     assert decoded == DecodedCounts(video_frames=30, audio_samples=0)
@@ -174,8 +168,8 @@ async def test_sound_alone_becomes_sound_alone_at_its_moment(
 ) -> None:
     recording = (await foreign.get(SMALL, ".mp4")).path
     await run_ffmpeg("-i", str(recording), "-vn", *coding, str(studio.path(name)))
-    async with encoded(studio, tmp_path, Cut(name, 500, 2750)) as clip:
-        samples = await sound(clip.path)
+    clip = await encode(studio, [Cut(name, 500, 2750)])
+    samples = await sound(clip.path)
 
     assert (clip.width, clip.height, clip.video_frames) == (0, 0, 0)
     assert len(samples) == 48 * 2250
@@ -188,10 +182,8 @@ async def test_a_cut_without_pictures_is_black_between_others(
     recording = (await foreign.get(SMALL, ".mkv")).path
     await run_ffmpeg("-i", str(recording), "-vn", str(studio.path("call.wav")))
     source = studio.add(recording)
-    async with encoded(
-        studio, tmp_path, Cut(source, 0, 500), Cut("call.wav", 0, 1000), Cut(source, 500, 1000)
-    ) as clip:
-        hashes = await frame_hashes(clip.path)
+    clip = await encode(studio, [Cut(source, 0, 500), Cut("call.wav", 0, 1000), Cut(source, 500, 1000)])
+    hashes = await frame_hashes(clip.path)
 
     assert clip.video_frames == len(hashes) == 15 + 1 + 15
     assert clip.duration_ms == 2000
@@ -201,8 +193,7 @@ async def test_a_rotated_picture_stands_upright(studio: Studio, foreign: Foreign
     recording = (await foreign.get(HEVC, ".mp4")).path
     rotated = studio.path("phone.mp4")
     await run_ffmpeg("-display_rotation", "90", "-i", str(recording), "-c", "copy", str(rotated))
-    async with encoded(studio, tmp_path, Cut("phone.mp4", 0, 500)) as clip:
-        pass
+    clip = await encode(studio, [Cut("phone.mp4", 0, 500)])
 
     assert (clip.width, clip.height) == (SMALL.height, SMALL.width)
 
@@ -217,8 +208,7 @@ async def test_a_source_that_ends_early_is_broken(
     source = studio.add((await foreign.get(SMALL, suffix)).path)
     said = None
     try:
-        async with encoded(studio, tmp_path, Cut(source, 7000, end_ms)):
-            pass
+        await encode(studio, [Cut(source, 7000, end_ms)])
     except SourceBroken as error:
         said = str(error)
 
@@ -235,8 +225,7 @@ async def test_a_source_that_was_cut_off_is_broken(
     studio.path(f"cut{suffix}").write_bytes(whole[: len(whole) // 2])
 
     with pytest.raises(SourceBroken, match=f"cut{suffix}") as caught:
-        async with encoded(studio, tmp_path, Cut(f"cut{suffix}", 1000, 7500)):
-            pass
+        await encode(studio, [Cut(f"cut{suffix}", 1000, 7500)])
     assert caught.value.source_key == f"cut{suffix}"
 
 
@@ -249,8 +238,7 @@ async def test_a_hole_in_a_source_is_not_passed_over(
     studio.path("holed.mkv").write_bytes(holed)
 
     with pytest.raises(SourceBroken, match=r"holed\.mkv"):
-        async with encoded(studio, tmp_path, Cut("holed.mkv", 1000, 7500)):
-            pass
+        await encode(studio, [Cut("holed.mkv", 1000, 7500)])
 
 
 @pytest.mark.parametrize("fails_at_share", [0.3, 0.9])
@@ -263,8 +251,7 @@ async def test_a_store_that_fails_is_not_the_sources_fault(
     )
     storage.ends_at = int(studio.path(source).stat().st_size * fails_at_share)
     with pytest.raises(Unavailable, match="the store is away"):
-        async with transcode(studio.ffmpeg, storage, [Cut(source, 0, 8000)], directory=tmp_path):
-            pass
+        await encode(studio, [Cut(source, 0, 8000)], storage=storage)
     await storage.close()
 
 
@@ -290,60 +277,59 @@ async def test_progress_reaches_the_end(studio: Studio, foreign: Foreign, tmp_pa
     def progress(done_ms: int, of_ms: int) -> None:
         reports.append((done_ms, of_ms))
 
-    cuts = [Cut(source, 0, 4000)]
-    async with transcode(studio.ffmpeg, studio.storage, cuts, directory=tmp_path, progress=progress):
-        pass
+    await encode(studio, [Cut(source, 0, 4000)], progress=progress)
 
     assert reports == sorted(reports)
     assert reports[-1] == (4000, 4000)
 
 
-async def test_the_file_is_gone_afterwards(studio: Studio, foreign: Foreign, tmp_path: Path) -> None:
-    source = studio.add((await foreign.get(SMALL, ".mkv")).path)
-    out = tmp_path / "out"
-    out.mkdir()
-    async with transcode(studio.ffmpeg, studio.storage, [Cut(source, 0, 500)], directory=out) as clip:
-        during = list(out.iterdir())
-    with pytest.raises(SourceBroken):
-        async with transcode(studio.ffmpeg, studio.storage, [Cut(source, 0, 99_000)], directory=out):
-            pass
-
-    assert during == [clip.path]
-    assert list(out.iterdir()) == []
-
-
-async def test_cancelling_leaves_neither_file_nor_process(
-    studio: Studio, foreign: Foreign, tmp_path: Path
-) -> None:
+async def test_what_is_encoded_goes_into_the_store_as_it_comes(studio: Studio, foreign: Foreign) -> None:
     source = studio.add((await foreign.get(LARGE, ".mkv")).path)
-    out = tmp_path / "out"
-    out.mkdir()
+    uploaded: list[tuple[int, int]] = []  # how far the encoder was, and how much was in the store
+
+    def progress(done_ms: int, of_ms: int) -> None:
+        sizes = [path.stat().st_size for path in studio.path(".spool-uploads").glob("*.data")]
+        uploaded.append((done_ms, sum(sizes)))
+
+    clip = await encode(studio, [Cut(source, 0, 8000)] * 4, progress=progress)
+
+    assert any(done_ms < 32_000 and size_bytes > 100_000 for done_ms, size_bytes in uploaded)
+    assert clip.video_frames == 4 * 240
+
+
+async def test_nothing_is_left_of_a_clip_that_cannot_be_encoded(studio: Studio, foreign: Foreign) -> None:
+    source = studio.add((await foreign.get(SMALL, ".mkv")).path)
+    with pytest.raises(SourceBroken):
+        await encode(studio, [Cut(source, 0, 99_000)])
+
+    assert await studio.storage.unfinished() == []
+    assert not studio.path(KEY).exists()
+
+
+async def test_cancelling_leaves_neither_upload_nor_process(studio: Studio, foreign: Foreign) -> None:
+    source = studio.add((await foreign.get(LARGE, ".mkv")).path)
     before = children_of()
     started = asyncio.Event()
 
     async def make() -> None:
-        cuts = [Cut(source, 0, 8000)] * 8
-        async with transcode(
-            studio.ffmpeg, studio.storage, cuts, directory=out, progress=lambda *_: started.set()
-        ):
-            pass
+        await encode(studio, [Cut(source, 0, 8000)] * 8, progress=lambda *_: started.set())
 
     task = asyncio.create_task(make())
     await started.wait()
-    during = list(out.iterdir())
+    during = await studio.storage.unfinished()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
     assert len(during) == 1
-    assert list(out.iterdir()) == []
+    assert await studio.storage.unfinished() == []
+    assert not studio.path(KEY).exists()
     assert children_of() <= before
 
 
 async def test_cuts_are_bounded(studio: Studio, tmp_path: Path) -> None:
     with pytest.raises(Refused):
-        async with encoded(studio, tmp_path, *[Cut("a.mp4", 0, 1000)] * (MAX_CUTS + 1)):
-            pass
+        await encode(studio, [*[Cut("a.mp4", 0, 1000)] * (MAX_CUTS + 1)])
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ def piece(start_s: str, duration_ms: int, *, pictures: bool = True, sound: bool 
 ALL = [
     pytest.param(commands.decode_pictures("h264"), 1, id="decode pictures"),
     pytest.param(commands.decode_mp4(), 1, id="decode a file"),
+    pytest.param(commands.decode_mp4(URL), 1, id="decode what is served"),
     pytest.param(commands.draw_pictures("h264", 3, [160, 320]), 1, id="draw"),
     pytest.param(commands.encode_pictures(2, 9, number=1, profile="main"), 1, id="encode pictures"),
     pytest.param(commands.list_packets(commands.served(URL, "mpegts")), 1, id="list"),
     pytest.param(commands.measure_picture(commands.served(URL, "avi")), 1, id="measure"),
     pytest.param(
-        commands.encode([piece("0", 40), piece("1", 40)], Frame(64, 36), sound=True, path="/o"),
+        commands.encode([piece("0", 40), piece("1", 40)], Frame(64, 36), sound=True),
         2,
         id="encode",
     ),
@@ -143,17 +144,17 @@ def test_each_piece_keeps_the_frames_whose_time_lies_in_it() -> None:
 def test_a_clip_has_the_tracks_that_its_sources_have(
     pieces: Sequence[Piece], frame: Frame | None, sound: bool, maps: list[str]
 ) -> None:
-    arguments = commands.encode(pieces, frame, sound=sound, path="/out.mp4")
+    arguments = commands.encode(pieces, frame, sound=sound)
 
     assert [after for word, after in pairwise(arguments) if word == "-map"] == maps
 
 
 def test_what_sources_say_of_themselves_is_not_passed_on() -> None:
-    arguments = commands.encode([piece("0", 40)], None, sound=True, path="/out.mp4")
+    arguments = commands.encode([piece("0", 40)], None, sound=True)
 
     assert arguments[arguments.index("-map_metadata") + 1] == "-1"
     assert arguments[arguments.index("-map_chapters") + 1] == "-1"
-    assert arguments[-1] == "file:/out.mp4"
+    assert arguments[-1] == commands.output_pipe(0)
 
 
 def test_an_input_names_everything_before_its_url() -> None:
