@@ -56,6 +56,7 @@ class Entry:
         return self.start_s + self.duration * self.stream.time_base
 
 
+_NO_TIME = ("NOPTS", str(-(1 << 63)))  # AV_NOPTS_VALUE, in words or as the number that it is
 _KEY, _DISCARD = 1, 4  # AV_PKT_FLAG_KEY, AV_PKT_FLAG_DISCARD
 
 
@@ -110,8 +111,8 @@ class FrameLog:
         return Entry(
             self.streams.setdefault(int(index), Stream()),
             int(index),
-            None if dts == "NOPTS" else int(dts),
-            None if pts == "NOPTS" else int(pts),
+            None if dts in _NO_TIME else int(dts),
+            None if pts in _NO_TIME else int(pts),
             int(duration),
             int(size),
             key=bool(flags & _KEY),

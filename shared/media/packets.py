@@ -47,13 +47,17 @@ class Packets:
         self.frames = 0
         self.pictures = False
         self.sound = False
-        self.timed = True
+        self.untimed = 0  # pictures that do not say when they are shown: the decoder finds out
         self.decodable = False  # a key frame comes at or before the start
 
     def take(self, entry: Entry) -> None:
         if entry.discarded:
             return
         kind, pts_s = entry.stream.kind, entry.start_s
+        if kind == "video" and entry.pts is None:
+            self.pictures = True
+            self.untimed += 1
+            return
         self.first_s = pts_s if self.first_s is None else min(self.first_s, pts_s)
         self._ends_s[kind] = max(self._ends_s.get(kind, entry.end_s), entry.end_s)
         self._last_decoded_s[kind] = entry.decoded_s
@@ -61,7 +65,6 @@ class Packets:
             self.sound = self.sound or entry.end_s > self._start_s
             return
         self.pictures = True
-        self.timed = self.timed and entry.pts is not None
         self.decodable = self.decodable or (entry.key and pts_s <= self._start_s)
         self.frames += self._start_s <= pts_s < self._end_s
         self._frame_s = entry.duration * entry.stream.time_base

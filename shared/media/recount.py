@@ -37,10 +37,7 @@ async def recount(ffmpeg: Ffmpeg, storage: Storage, stored: StoredObject, transc
     if transcoded.frame is not None:
         for content, frames in zip(transcoded.contents, counted.frames, strict=True):
             _compare(content, frames)
-    wanted_samples = transcoded.duration_ms * commands.SAMPLES_PER_MS if transcoded.sound else 0
-    if abs(counted.samples - wanted_samples) > _AUDIO_TOLERANCE_SAMPLES:
-        lasts = f"{transcoded.duration_ms} ms"
-        raise Corrupt(f"the encoded clip has {counted.samples} samples of sound for {lasts}")
+    _compare_sound(transcoded, counted.samples)
     return sum(counted.frames)
 
 
@@ -75,6 +72,22 @@ def _compare(content: Content, frames: int) -> None:
     key, wanted = content.source.key, content.frames if content.pictures else 1
     if frames == wanted or (0 < frames < wanted and not content.exact):
         return
+    if wanted < frames <= wanted + content.untimed:
+        return
     if frames > wanted:
         raise Corrupt(f"the encoded clip shows {frames} frames of {key}, where {wanted} were asked for")
     raise SourceBroken(key, f"{wanted - frames} of {wanted} pictures of the source {key} cannot be decoded")
+
+
+def _compare_sound(transcoded: Transcoded, samples: int) -> None:
+    """Raise unless there is as much sound as there was to be. What is wrong with it came from a source."""
+    duration_ms = transcoded.duration_ms
+    wanted = duration_ms * commands.SAMPLES_PER_MS if transcoded.sound else 0
+    if abs(samples - wanted) <= _AUDIO_TOLERANCE_SAMPLES:
+        return
+    message = f"the encoded clip has {samples} samples of sound for {duration_ms} ms"
+    keys = {content.source.key for content in transcoded.contents if content.sound}
+    if len(keys) == 1:
+        (key,) = keys
+        raise SourceBroken(key, f"the sound of the source {key} cannot be decoded: {message}")
+    raise Corrupt(message)

@@ -81,6 +81,7 @@ class Content:
     from_s: Fraction | None
     first_s: Fraction  # of the packets that come when reading from there: the key frame before it
     frames: int  # packets with a presentation time in the cut
+    untimed: int  # packets of pictures, of which only the decoder knows whether they are in the cut
     exact: bool  # each of those packets is a frame that is shown
     pictures: bool  # there is something to decode
     sound: bool
@@ -168,7 +169,8 @@ async def inspect(ffmpeg: Ffmpeg, loopback: Loopback, source: Source, cut: Cut) 
         from_s=from_s,
         first_s=packets.first_s if packets.first_s is not None else source.start_s,
         frames=packets.frames,
-        exact=packets.timed and source.video_codec not in _HIDING_CODECS,
+        untimed=packets.untimed,
+        exact=not packets.untimed and source.video_codec not in _HIDING_CODECS,
         pictures=packets.pictures,
         sound=packets.sound,
     )
@@ -205,7 +207,9 @@ async def _read_packets(
         if packets.decodable or source.video_codec is None:
             return from_s, packets
     packets = Packets(start_s, end_s)
-    await _list(ffmpeg, loopback, source, source.input(None, end_s - source.start_s), packets)
+    # From the first packet on, which may come before the presentation starts: the sound's run-up.
+    length_s = end_s - min(source.start_s, Fraction(0))
+    await _list(ffmpeg, loopback, source, source.input(None, length_s), packets)
     return None, packets
 
 
@@ -228,7 +232,7 @@ async def _recognise(storage: Storage, stored: StoredObject) -> Container:
         raise SourceBroken(
             key,
             f"the source {key} is not a recording: its first bytes are of no container that Spool reads",
-            hint="MP4, Matroska, WebM, MPEG-TS, AVI, FLV, Ogg, WAV, MP3, AAC and FLAC are read",
+            hint="MP4, Matroska, WebM, MPEG-TS, MPEG-PS, AVI, FLV, Ogg, WAV, MP3, AAC and FLAC are read",
         )
     return container
 

@@ -32,6 +32,8 @@ OPEN_GOP = replace(SMALL, gop_frames=90, encoder_options=("-x264-params", "open-
 NTSC = replace(SMALL, frame_rate=Fraction(30000, 1001))
 LARGE = replace(SMALL, width=480, height=270, seed=2)
 SILENT = replace(SMALL, sound=False, seed=3)
+NO_B_FRAMES = replace(SMALL, b_frames=0, seed=4)
+TINY = replace(SMALL, width=128, height=72, gop_frames=10)
 MPEG4 = replace(SMALL, video_codec="mpeg4", b_frames=0)
 
 
@@ -104,13 +106,36 @@ async def test_the_frames_of_the_cut_are_exact(
     assert clip.duration_ms == end_ms - start_ms
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".flv"])
+@pytest.mark.parametrize("end_ms", [1836, 1843, 1850, 1858])
+async def test_the_run_up_of_the_sound_hides_no_picture_at_the_end_of_a_cut(
+    studio: Studio, foreign: Foreign, *, suffix: str, end_ms: int
+) -> None:
+    recording = (await foreign.get(NO_B_FRAMES, ".mp4")).path
+    await run_ffmpeg("-i", str(recording), "-c", "copy", str(studio.path(f"late{suffix}")))
+    clip = await encode(studio, [Cut(f"late{suffix}", 150, end_ms)])
+
+    assert await frame_numbers(clip.path) == frames_between(150, end_ms, SMALL.frame_rate)
+
+
+async def test_pictures_without_a_time_of_their_own_are_shown_when_the_decoder_says(
+    studio: Studio, foreign: Foreign
+) -> None:
+    recording = (await foreign.get(TINY, ".mp4")).path
+    codecs = ("-c:v", "mpeg2video", "-c:a", "mp2", "-f", "vob")
+    await run_ffmpeg("-i", str(recording), *codecs, str(studio.path("recorder.mpg")))
+    clip = await encode(studio, [Cut("recorder.mpg", 150, 1850)])
+
+    assert await frame_numbers(clip.path) == frames_between(150, 1850, SMALL.frame_rate)
+
+
 async def test_sources_of_different_kinds_are_joined(
     studio: Studio, foreign: Foreign, tmp_path: Path
 ) -> None:
     matroska, stream = await foreign.get(SMALL, ".mkv"), await foreign.get(SMALL, ".ts")
     large = await foreign.get(LARGE, ".mp4")
     cuts = [Cut(studio.add(source.path), 2215, 3687) for source in (matroska, stream, large)]
-    clip = await encode(studio, [*cuts])
+    clip = await encode(studio, cuts)
     shown = await frame_numbers(clip.path)
     onsets_ms = beep_onsets_ms(await sound(clip.path))
 
@@ -125,7 +150,7 @@ async def test_a_picture_of_another_shape_gets_bars(studio: Studio, foreign: For
     tall = await foreign.get(replace(SMALL, width=180, height=320), ".mkv")
     wide = await foreign.get(SMALL, ".mkv")
     cuts = (Cut(studio.add(tall.path), 0, 500), Cut(studio.add(wide.path), 0, 500))
-    clip = await encode(studio, [*cuts])
+    clip = await encode(studio, cuts)
 
     assert (clip.width, clip.height, clip.video_frames) == (180, 320, 30)
 

@@ -62,3 +62,13 @@ def test_packets_are_read_with_their_stream(piece_bytes: int) -> None:
 def test_another_format_is_a_bug(line: bytes) -> None:
     with pytest.raises(Bug):
         FrameLog(lambda _: None).feed(line)
+
+
+@pytest.mark.parametrize("none", [b"NOPTS", b"-9223372036854775808"])
+def test_a_packet_without_times_has_none(none: bytes) -> None:
+    entries: list[Entry] = []
+    log = FrameLog(entries.append)
+
+    log.feed(b"#tb 0: 1/90000\n#media_type 0: video\n0, " + none + b", " + none + b", 3000, 10, 0x1\n")
+
+    assert (entries[0].dts, entries[0].pts) == (None, None)
