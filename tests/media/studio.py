@@ -66,7 +66,6 @@ async def open_studio(directory: Path) -> Studio:
         directory, public_url="http://127.0.0.1", signing_key=b"k" * 32, clock=FixedClock()
     )
     ffmpeg = Ffmpeg(Path(imageio_ffmpeg.get_ffmpeg_exe()))
-    # What is encoded anew lives in the same directory, under a name that no key has.
     return Studio(directory, storage, ffmpeg, MediaEngine(storage, ffmpeg))
 
 
