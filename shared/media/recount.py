@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import accumulate
 
@@ -28,17 +29,36 @@ async def recount(ffmpeg: Ffmpeg, storage: Storage, stored: StoredObject, transc
     of it are missing, what the store raises, Transient.
     """
     counted = _Counted(transcoded.contents)
+    with _blaming(transcoded):
+        await _decode(ffmpeg, storage, stored, counted)
+        _compare_sound(transcoded, counted.samples)
+    if transcoded.frame is not None:
+        for content, frames in zip(transcoded.contents, counted.frames, strict=True):
+            _compare(content, frames)
+    return sum(counted.frames)
+
+
+async def _decode(ffmpeg: Ffmpeg, storage: Storage, stored: StoredObject, counted: _Counted) -> None:
     async with Loopback(storage) as loopback:
         url = loopback.share(stored)
         try:
             await decode_each(ffmpeg, url, counted.take)
         finally:
             _raise_failure(loopback)
-    if transcoded.frame is not None:
-        for content, frames in zip(transcoded.contents, counted.frames, strict=True):
-            _compare(content, frames)
-    _compare_sound(transcoded, counted.samples)
-    return sum(counted.frames)
+
+
+@contextmanager
+def _blaming(transcoded: Transcoded) -> Iterator[None]:
+    """Name the source of a clip that came out wrong, where there is only one that it can be from."""
+    try:
+        yield
+    except Corrupt as error:
+        keys = {content.source.key for content in transcoded.contents}
+        if len(keys) > 1:
+            raise
+        (key,) = keys
+        message = f"the source {key} is damaged: what was encoded of it is no clip: {error.message}"
+        raise SourceBroken(key, message) from error
 
 
 def _raise_failure(loopback: Loopback) -> None:
@@ -80,14 +100,8 @@ def _compare(content: Content, frames: int) -> None:
 
 
 def _compare_sound(transcoded: Transcoded, samples: int) -> None:
-    """Raise unless there is as much sound as there was to be. What is wrong with it came from a source."""
+    """Raise Corrupt unless there is as much sound as there was to be."""
     duration_ms = transcoded.duration_ms
     wanted = duration_ms * commands.SAMPLES_PER_MS if transcoded.sound else 0
-    if abs(samples - wanted) <= _AUDIO_TOLERANCE_SAMPLES:
-        return
-    message = f"the encoded clip has {samples} samples of sound for {duration_ms} ms"
-    keys = {content.source.key for content in transcoded.contents if content.sound}
-    if len(keys) == 1:
-        (key,) = keys
-        raise SourceBroken(key, f"the sound of the source {key} cannot be decoded: {message}")
-    raise Corrupt(message)
+    if abs(samples - wanted) > _AUDIO_TOLERANCE_SAMPLES:
+        raise Corrupt(f"it has {samples} samples of sound for {duration_ms} ms")
