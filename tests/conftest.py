@@ -18,6 +18,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from tests.s3_servers import SEAWEEDFS, address_of, empty_prefix
+
 TEST_SECONDS = 60  # for one test; more with @pytest.mark.limit(seconds) and a reason beside it
 TEARDOWN_SECONDS = 120  # also for fixtures that stop servers
 COUNT = "count"  # what a test counted, in the properties of its report
@@ -26,13 +28,13 @@ COUNT = "count"  # what a test counted, in the properties of its report
 @pytest.fixture
 def amqp_url() -> str:
     """Return a RabbitMQ's address. All tests share its one virtual host: name things uniquely."""
-    return _address("SPOOL_TEST_AMQP")
+    return address_of("SPOOL_TEST_AMQP")
 
 
 @pytest.fixture
 async def postgres_url() -> AsyncIterator[str]:
     """Return the address of an empty PostgreSQL database that only this test sees."""
-    server = _address("SPOOL_TEST_POSTGRES")
+    server = address_of("SPOOL_TEST_POSTGRES")
     name = f"spool_test_{uuid4().hex}"
     await _execute(server, f"CREATE DATABASE {name}")
     yield urlsplit(server)._replace(path=f"/{name}").geturl()
@@ -42,20 +44,19 @@ async def postgres_url() -> AsyncIterator[str]:
 @pytest.fixture
 def aws_url() -> str:
     """Return the address of SNS and SQS at a MiniStack, with a prefix that only this test sees."""
-    return f"aws:?region=us-east-1&endpoint={_address('SPOOL_TEST_AWS')}&prefix=test-{uuid4().hex[:12]}"
+    return f"aws:?region=us-east-1&endpoint={address_of('SPOOL_TEST_AWS')}&prefix=test-{uuid4().hex[:12]}"
 
 
 @pytest.fixture
 def sqs_endpoint() -> str:
     """Return the endpoint of an ElasticMQ: SQS alone, exact about time. Name queues uniquely."""
-    return _address("SPOOL_TEST_SQS")
+    return address_of("SPOOL_TEST_SQS")
 
 
 @pytest.fixture
 def s3_url() -> str:
     """Return the address of an empty prefix in a bucket that only this test sees."""
-    bucket = urlsplit(_address("SPOOL_TEST_S3"))
-    return bucket._replace(path=f"/{uuid4().hex}").geturl()
+    return empty_prefix(SEAWEEDFS)
 
 
 @pytest.fixture
@@ -66,13 +67,6 @@ def tell_count(record_property: Callable[[str, object], None]) -> Callable[[obje
         record_property(COUNT, str(count))
 
     return tell
-
-
-def _address(variable: str) -> str:
-    address = os.environ.get(variable, "")
-    if not address:
-        pytest.skip(f"{variable} is not set: no server to test against")
-    return address
 
 
 async def _execute(address: str, statement: str) -> None:

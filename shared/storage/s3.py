@@ -157,6 +157,17 @@ class S3Storage:
         )
 
     async def unfinished(self, prefix: str = "") -> list[UnfinishedUpload]:
+        found = await self._listed(prefix)
+        if self._journal is None:
+            return found
+        # MinIO lists the uploads of a key, and none below a prefix: those that are journalled are asked for.
+        listed = {upload.key for upload in found}
+        for key in sorted({row.key for row in await self._journal.rows()} - listed):
+            if key.startswith(prefix):
+                found += [upload for upload in await self._listed(key) if upload.key == key]
+        return found
+
+    async def _listed(self, prefix: str) -> list[UnfinishedUpload]:
         above = self._bucket.prefix
         wanted: ListMultipartUploadsRequestTypeDef = {
             "Bucket": self._bucket.name,

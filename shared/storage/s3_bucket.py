@@ -15,7 +15,7 @@ from shared.kernel.errors import NotFound, Refused, Unavailable
 from shared.storage import crc32
 from shared.storage.port import StoredObject, WriteOptions
 from shared.storage.s3_address import S3Address
-from shared.storage.s3_errors import S3_FAILURES, NotLetIn, UploadGone, told_s3, was_heard
+from shared.storage.s3_errors import S3_FAILURES, NotLetIn, UploadGone, code_of, told_s3, was_heard
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -219,7 +219,13 @@ class Bucket:
             wanted["IfNoneMatch"] = "*"
         if options.if_match is not None:
             wanted["IfMatch"] = options.if_match
-        await self.repeated(key, lambda: self.client.complete_multipart_upload(**wanted))
+        try:
+            await self.repeated(key, lambda: self.client.complete_multipart_upload(**wanted))
+        except Refused as error:
+            # What versitygw says of an upload that was aborted while a part of it was on its way.
+            if code_of(error.__cause__) == "InvalidRequest":
+                raise UploadGone(f"the upload of {key} can no longer be completed") from error
+            raise
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         """Discard a multipart upload with all its parts. One that is gone is fine."""

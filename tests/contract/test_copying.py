@@ -1,12 +1,11 @@
 """What every store promises of bytes that it copies, and of heads that come last.
 
-On a directory, and on every S3 server of which an address is given: they differ in what they can copy.
+On a directory, and on S3 servers, which differ in what they can copy.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
@@ -15,8 +14,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 
@@ -28,17 +25,16 @@ from shared.storage.s3 import S3Storage
 from shared.storage.s3_bucket import Copying
 from spool.one_file import OneFile
 from spool.two_places import RESULT, Slot, TwoPlaces
+from tests.s3_servers import MINIO, SEAWEEDFS, VERSITYGW, empty_prefix
 
 MIB = 1 << 20
 SOURCE = Random(7).randbytes(17 * MIB + 5)
 HEAD = b"ftyp and moov"
-# What each server was seen to do. Others are only asked to bring the same bytes.
-COPIES = {
-    "SPOOL_TEST_S3": Copying.CHECKED,
-    "SPOOL_TEST_S3_VERSITYGW": Copying.UNCHECKED,  # it tells the checksum of the source, not of the range
-    "SPOOL_TEST_S3_MINIO": Copying.UNCHECKED,
+COPIES = {  # what each server was seen to do
+    SEAWEEDFS: Copying.CHECKED,
+    VERSITYGW: Copying.UNCHECKED,  # it tells the checksum of the source, not of the range
+    MINIO: Copying.UNCHECKED,
 }
-SERVERS = [name for name in COPIES if os.environ.get(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ class Place:
             return b"".join([chunk async for chunk in chunks])
 
 
-@pytest.fixture(params=["file", *SERVERS])
+@pytest.fixture(params=["file", *COPIES])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     async with AsyncExitStack() as resources:
         storage: Storage
@@ -74,8 +70,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
                 tmp_path / "media", public_url="", signing_key=b"k", clock=SystemClock()
             )
         else:
-            address = urlsplit(os.environ[request.param])._replace(path=f"/{uuid4().hex}")
-            storage = await S3Storage.open(address.geturl(), journal=None)
+            storage = await S3Storage.open(empty_prefix(request.param), journal=None)
         resources.push_async_callback(storage.close)
         source = await store(storage, "recordings/ä b.mp4", SOURCE)
         yield Place(storage, source, COPIES.get(request.param, Copying.IMPOSSIBLE))

@@ -18,10 +18,13 @@ from spool.bucket_check import PROBES, check_bucket
 from spool.bucket_probes import Answer
 from spool.cli.app import run_command
 from tests.integration.doorman import Doorman
+from tests.s3_servers import MINIO, SEAWEEDFS, VERSITYGW, empty_prefix
 
 QUICK = S3Limits(attempts=2, wait_s=0.01, wait_max_s=0.05)
 GONE = b"HTTP/1.1 204 No Content\r\n\r\n"
-ORDER, KMS = "lists are in the order of the keys", "encryption=aws:kms"
+ORDER, LISTED = "lists are in the order of the keys", "unfinished uploads are listed"
+COPIED, COLD = "copies have a checksum", "storage_class=STANDARD_IA"
+AES, KMS = "encryption=AES256", "encryption=aws:kms"
 
 
 async def answers(url: str) -> dict[str, Answer]:
@@ -32,12 +35,28 @@ async def answers(url: str) -> dict[str, Answer]:
         await storage.close()
 
 
-async def test_what_seaweedfs_promises_and_what_it_does_not(s3_url: str) -> None:
-    found = await answers(s3_url)
+@pytest.mark.parametrize(
+    ("server", "lacking"),
+    [
+        # It walks by directories, and has no server of keys here.
+        pytest.param(SEAWEEDFS, {ORDER: Answer.NO, KMS: Answer.NO}, id=SEAWEEDFS),
+        pytest.param(
+            VERSITYGW,
+            {COPIED: Answer.NO, AES: Answer.PASSED_OVER, KMS: Answer.PASSED_OVER, COLD: Answer.PASSED_OVER},
+            id=VERSITYGW,
+        ),
+        pytest.param(
+            MINIO,
+            {LISTED: Answer.NO, COPIED: Answer.NO, AES: Answer.NO, KMS: Answer.NO, COLD: Answer.NO},
+            id=MINIO,
+        ),
+    ],
+)
+async def test_what_a_server_does_not_promise_is_found_out(server: str, lacking: dict[str, Answer]) -> None:
+    found = await answers(empty_prefix(server))
 
     assert len(found) == len(PROBES)
-    # It walks by directories, and has no server of keys here.
-    assert {name for name, answer in found.items() if answer is not Answer.YES} == {ORDER, KMS}
+    assert {name: answer for name, answer in found.items() if answer is not Answer.YES} == lacking
 
 
 async def test_nothing_is_left_behind(s3_url: str) -> None:
