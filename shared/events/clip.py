@@ -22,7 +22,10 @@ AskedPrecision = Annotated[
         " is set (`SPOOL_CLIPPER_PRECISION`)."
     ),
 ]
-SHA256_MEANS = "Of all its bytes, in hex; absent when the store copied some of them by itself."
+SHA256_MEANS = (
+    "Of all its bytes, in hex; absent when the store copied some of them by itself, and of a large clip "
+    "on S3 that was encoded anew."
+)
 CRC32_MEANS = "Of all its bytes, in hex; absent when the store does not tell it."
 CONFLICTING = "conflicting_duplicate"  # the reason of a refusal: its clip id is another request's
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
+ROOT = CONFTEST.parents[1]
 
 PASSES = "def test_passes():\n    pass\n"
 SKIPS = "import pytest\n\ndef test_skips():\n    pytest.skip('no server')\n"
@@ -33,7 +34,7 @@ def run_suite(tmp_path: Path, test: str, *, allow_skips: bool) -> subprocess.Com
     (tmp_path / "test_it.py").write_text(test)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        env={"SPOOL_TEST_NO_SKIPS": "0" if allow_skips else "1"},
+        env={"SPOOL_TEST_NO_SKIPS": "0" if allow_skips else "1", "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
+from shared.kernel.errors import SpoolError
 from shared.media.port import Precision
 from tests.media.damaged_clips import CONTAINERS, cut_damaged, damage, record_containers
 from tests.media.studio import Studio, open_studio
@@ -88,7 +89,15 @@ async def _try(studio: Studio, found: Found, name: str, whole: bytes, seed: str)
     began_s = time.monotonic()
     try:
         end = await cut_damaged(studio, name, damaged, precision)
-    except Exception as fault:  # noqa: BLE001 - whatever it is, it is what is looked for
+    except (
+        AssertionError,
+        ArithmeticError,
+        LookupError,
+        OSError,
+        SpoolError,
+        TypeError,
+        ValueError,
+    ) as fault:
         end = f"FAULT {type(fault).__name__}"
         found.faults.append(f"{seed} ({precision}): {fault!r}")
         FAILED.mkdir(parents=True, exist_ok=True)
