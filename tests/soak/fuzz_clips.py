@@ -32,6 +32,7 @@ REPORTS = Path(__file__).parents[2] / "docs/reports"
 FAILED = Path(__file__).parents[2] / "build/fuzz-failed"
 MOST_MIB = 64
 AT_ONCE = 2
+FAULTS = (AssertionError, ArithmeticError, LookupError, OSError, SpoolError, TypeError, ValueError)
 WARM_UP = 100  # inputs, after which memory is no longer to grow
 
 
