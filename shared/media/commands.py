@@ -206,7 +206,7 @@ def encode(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool) -> tupl
     dropped. A piece without pictures is one black frame, one without sound is silent.
     """
     assert frame is not None or sound  # else there is nothing to make
-    arguments = [word for piece in pieces for word in piece.source.arguments()]
+    arguments = [word for piece in pieces for word in (*_ONE_GRAPH, *piece.source.arguments())]
     arguments += [
         "-filter_complex_threads",
         str(THREADS),
@@ -231,6 +231,11 @@ _H264 = (
     *("-video_track_timescale", str(TICKS_PER_MS * 1000)),
 )
 _AAC = ("-c:a", "aac", "-b:a", "160k")
+# Sound may be this far from its time before silence is filled in, or sound left out. A lost packet is longer.
+_DRIFT_S = 0.015
+# Pictures that change their size inside of a source (a caller turns a phone, a call falls back to a smaller
+# picture) go through the same graph, whose filters look at each picture: made anew, it would forget the rest.
+_ONE_GRAPH = ("-reinit_filter:v", "0")
 # The index waits for the first packets, else it does not know what of the media is to be hidden. In half a
 # second picture and sound lie so close together that a reader of the clip need not go back and forth.
 _FRAGMENTS = ("-movflags", "+delay_moov+default_base_moof+skip_trailer", "-frag_duration", "500000")
@@ -270,7 +275,7 @@ def _fitted(frame: Frame) -> str:
     """Scale into the frame, keep the shape of things, centre between black bars."""
     inside = "force_original_aspect_ratio=decrease:force_divisible_by=2:reset_sar=1"
     scaled = f"scale={frame.width}:{frame.height}:{inside}:out_range=limited"
-    return f"{scaled},pad={frame.width}:{frame.height}:-1:-1,format=yuv420p,setsar=1"
+    return f"{scaled},pad={frame.width}:{frame.height}:-1:-1:eval=frame,format=yuv420p,setsar=1"
 
 
 def _sound(index: int, piece: Piece) -> str:
@@ -278,7 +283,8 @@ def _sound(index: int, piece: Piece) -> str:
     samples = piece.duration_ms * SAMPLES_PER_MS
     if not piece.sound:
         return f"anullsrc=r={rate_hz}:cl=stereo,aformat=sample_fmts=fltp,atrim=end_sample={samples}"
-    stereo = f"aresample={rate_hz}:async=1,aformat=sample_fmts=fltp:channel_layouts=stereo"
+    in_time = f"aresample={rate_hz}:async=1:min_hard_comp={_DRIFT_S}"
+    stereo = f"{in_time},aformat=sample_fmts=fltp:channel_layouts=stereo"
     # Sound before the piece is cut off, then gaps at its start and its end are filled with silence.
     first = round(piece.start_s * rate_hz)
     cut = f"atrim=start_pts={first}:end_pts={first + samples},asetpts=PTS-{first}"

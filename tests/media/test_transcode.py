@@ -129,6 +129,54 @@ async def test_pictures_without_a_time_of_their_own_are_shown_when_the_decoder_s
     assert await frame_numbers(clip.path) == frames_between(150, 1850, SMALL.frame_rate)
 
 
+async def changing(studio: Studio, recording: Path, change: str) -> str:
+    """Make a transport stream whose picture is another one from the third second on."""
+    stream = ("-muxdelay", "0", "-muxpreload", "0", "-f", "mpegts")
+    encoded = ("-c:v", "libx264", "-bf", "0", "-g", "30", "-c:a", "aac", *stream)
+    whole, changed = str(studio.path("before.ts")), str(studio.path("after.ts"))
+    await run_ffmpeg("-i", str(recording), *encoded, whole)
+    await run_ffmpeg("-i", str(recording), "-vf", change, *encoded, changed)
+    halves = studio.path("1.ts"), studio.path("2.ts")
+    await run_ffmpeg("-copyts", "-i", whole, "-t", "3", "-c", "copy", *stream, str(halves[0]))
+    await run_ffmpeg("-copyts", "-ss", "3", "-i", changed, "-c", "copy", *stream, str(halves[1]))
+    studio.path("changing.ts").write_bytes(halves[0].read_bytes() + halves[1].read_bytes())
+    return "changing.ts"
+
+
+async def test_a_picture_that_changes_its_size_stays_exact_and_in_step_with_its_sound(
+    studio: Studio, foreign: Foreign
+) -> None:
+    recording = (await foreign.get(NO_B_FRAMES, ".mp4")).path
+    clip = await encode(studio, [Cut(await changing(studio, recording, "scale=640:360"), 1500, 4500)])
+
+    assert await frame_numbers(clip.path) == frames_between(1500, 4500, SMALL.frame_rate)
+    assert beep_onsets_ms(await sound(clip.path)) == pytest.approx([498, 1498, 2498], abs=4)
+    assert (clip.width, clip.height) == (SMALL.width, SMALL.height)
+
+
+async def test_a_phone_that_is_turned_gets_bars_and_keeps_its_pictures(
+    studio: Studio, foreign: Foreign
+) -> None:
+    recording = (await foreign.get(NO_B_FRAMES, ".mp4")).path
+    clip = await encode(studio, [Cut(await changing(studio, recording, "transpose=1"), 1500, 4500)])
+
+    assert clip.video_frames == 90
+    assert (clip.width, clip.height) == (SMALL.width, SMALL.height)
+    assert beep_onsets_ms(await sound(clip.path)) == pytest.approx([498, 1498, 2498], abs=4)
+
+
+async def test_packets_of_sound_that_are_lost_do_not_move_the_others(
+    studio: Studio, foreign: Foreign
+) -> None:
+    recording = (await foreign.get(SMALL, ".mp4")).path
+    lost = ("-c", "copy", "-bsf:a", "noise=drop=not(mod(n\\,31))")
+    await run_ffmpeg("-i", str(recording), *lost, str(studio.path("lost.mkv")))
+    clip = await encode(studio, [Cut("lost.mkv", 500, 7500)])
+
+    wanted = [500 + 1000 * second for second in range(7)]
+    assert beep_onsets_ms(await sound(clip.path)) == pytest.approx(wanted, abs=8)
+
+
 async def test_sources_of_different_kinds_are_joined(
     studio: Studio, foreign: Foreign, tmp_path: Path
 ) -> None:
