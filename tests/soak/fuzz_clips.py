@@ -133,8 +133,7 @@ a precision by the dice, cut and proven by the engine as the clipper does.
 - Memory of the process grew by {found.growth_mib:.0f} MiB after the first {WARM_UP} (limit {MOST_MIB});
   that of ffmpeg is limited by the kernel.
 - {"All of it holds." if found.holds else "NOT all of it holds."}
-{faults}
-"""
+{faults}""".rstrip()
 
 
 def main(arguments: list[str]) -> int:
@@ -149,9 +148,7 @@ def main(arguments: list[str]) -> int:
     text = report(found, each=options.each, seed=options.seed, wall_s=time.monotonic() - began_s)
     print(text)
     if not options.no_report:
-        (REPORTS / f"{datetime.now(UTC):%Y-%m-%d}-fuzz-clips.md").write_text(
-            text.rstrip() + "\n", encoding="utf-8"
-        )
+        (REPORTS / f"{datetime.now(UTC):%Y-%m-%d}-fuzz-clips.md").write_text(f"{text}\n", encoding="utf-8")
     return 0 if found.holds else 1
 
 
