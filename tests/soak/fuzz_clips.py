@@ -51,7 +51,7 @@ class Found:
 
     @property
     def growth_mib(self) -> float:
-        return _peak_mib() - self.warm_mib
+        return _peak_mib() - self.warm_mib if self.warm_mib else 0.0
 
     @property
     def holds(self) -> bool:
