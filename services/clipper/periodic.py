@@ -5,9 +5,10 @@ from __future__ import annotations
 import structlog
 
 from services.clipper.settings import ClipperSettings
-from shared.observability.metrics import UPLOADS_SWEPT
-from shared.storage.multipart import UploadJournal, sweep
+from shared.observability.metrics import UPLOADS_ORPHANED, UPLOADS_RECOVERED, UPLOADS_SWEPT
+from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage
+from shared.storage.sweeping import sweep
 
 SWEEP_EVERY_S = 60
 GRACE_MS = 60_000  # after a claim's end: its worker stops before its lease does, and then some
@@ -27,6 +28,8 @@ async def sweep_uploads(*, storage: Storage, uploads: UploadJournal, settings: C
         grace_ms=GRACE_MS,
         unknown_age_ms=UNKNOWN_AGE_MS,
     )
-    if swept:
-        UPLOADS_SWEPT.inc(swept)
-        log.warning("uploads.swept", number=swept)
+    UPLOADS_ORPHANED.set(swept.orphans)
+    UPLOADS_RECOVERED.inc(swept.recovered)
+    UPLOADS_SWEPT.inc(swept.aborted)
+    if swept.aborted or swept.recovered:
+        log.warning("uploads.swept", aborted=swept.aborted, recovered=swept.recovered)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -189,6 +190,19 @@ upload = Table(
     Column("token", BigInteger),
     Column("started_ms", BigInteger, nullable=False),
     Column("parts", Integer, nullable=False, default=0),
+    Column("is_capture", Boolean, nullable=False, default=False, server_default=false()),
+    Column("recovering_ms", BigInteger),  # from here on it is the sweeper who completes it
+    Column("recovered_ms", BigInteger),  # it is an object now; the row stays for a while, to tell so
     Index("upload_key", "store", "key"),
     sqlite_autoincrement=True,
+)
+
+upload_part = Table(
+    "upload_part",
+    metadata,
+    Column("upload_row", RowId, ForeignKey("upload.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("etag", String(128), nullable=False),
+    Column("crc32", BigInteger),  # NULL: the store did not tell
 )

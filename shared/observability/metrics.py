@@ -142,6 +142,14 @@ STORAGE_COPIED_BYTES = Counter(
 UPLOADS_SWEPT = Counter(
     "spool_uploads_swept", "Unfinished uploads that were removed because nobody would finish them."
 )
+UPLOADS_RECOVERED = Counter(
+    "spool_uploads_recovered", "Captures that were completed from the parts that a dead writer had sent."
+)
+UPLOADS_ORPHANED = Gauge(
+    "spool_uploads_orphaned",
+    "Unfinished uploads without a claim that lives, left by the last sweep of this process: too young, or "
+    "refused.",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ MAX_PRESIGN_S = 7 * 24 * 3600  # SigV4 signs for a week at most
 
 SHA256_NAME = "sha256"  # the metadata under which a store keeps the digest, where it knows it in time
 UPLOAD_NAME = "spool-upload"  # the metadata by which a writer recognises its own object
-_RESERVED = frozenset({SHA256_NAME, UPLOAD_NAME})
+RECOVERED_NAME = "spool-recovered"  # the metadata of what a dead writer left, with this value
+RECOVERED = "true"
+_RESERVED = frozenset({SHA256_NAME, UPLOAD_NAME, RECOVERED_NAME})
 _METADATA_NAME = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 
 
@@ -62,6 +64,8 @@ def admit_options(options: WriteOptions) -> None:
     """Raise Refused when a store could not keep what the options say."""
     if options.if_absent and options.if_match is not None:
         raise Refused("a write has one condition at most", field="if_match")
+    if options.is_capture and options.head_last:
+        raise Refused("what plays only with its head is no capture", field="is_capture")
     for name, value in options.metadata.items():
         if not _METADATA_NAME.match(name) or name in _RESERVED:
             raise Refused("a name of metadata is of a-z, 0-9 and '-'; some are Spool's own", field="metadata")

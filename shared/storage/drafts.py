@@ -3,6 +3,7 @@
 Below the root lie two directories of the store's own:
 
 - `.spool-uploads/`: for each upload `<id>.json` (its intent: key, owner, start) and `<id>.data` (its bytes).
+  A capture has `<id>.parts` besides: how much of the bytes is surely on the disk, a line per part.
   The intent is there before the first byte and goes last, so whatever a kill leaves is found by it.
 - `.spool-meta/`: for each object `<digest of the key>.<ETag>`: content type, SHA-256 and metadata.
   The name holds the ETag, so it can be written before its object appears and never describes another one.
@@ -20,12 +21,12 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from shared.kernel.errors import Refused
 from shared.storage.folder import Folder, etag
-from shared.storage.port import UnfinishedUpload
+from shared.storage.port import UnfinishedUpload, UploadedPart
 
 _UPLOAD_ID = re.compile("[0-9a-f-]{1,64}")
 _DEBRIS_S = 3600  # after so long, a file without an intent has no writer that is just about to write it
@@ -38,6 +39,9 @@ class Intent:
     key: str
     started_ms: int
     owner: tuple[int, int] | None
+    content_type: str = "application/octet-stream"
+    metadata: dict[str, str] = field(default_factory=dict)
+    is_capture: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +104,14 @@ class Drafts:
 
     def finish(self, upload_id: str) -> None:
         """Remove the rest of an upload, its intent last."""
-        for suffix in ("data", "new", "json"):
+        for suffix in ("data", "parts", "new", "json"):
             (self._uploads / f"{upload_id}.{suffix}").unlink(missing_ok=True)
 
     def discard(self, upload_id: str) -> None:
         """Remove an upload, and what it or its killed writer kept beside it."""
         if not _UPLOAD_ID.fullmatch(upload_id):
             raise Refused("this is not the id of an upload", field="upload_id")
-        intent = self._intent(upload_id)
+        intent = self.intent(upload_id)
         (self._uploads / f"{upload_id}.data").unlink(missing_ok=True)
         if intent:
             self.drop_stray_labels(intent.key)
@@ -117,11 +121,15 @@ class Drafts:
         """List the uploads whose intent is below `prefix`, the oldest first."""
         found = []
         for path in list(self._uploads.glob("*")):
-            intent = self._intent(path.stem)
+            intent = self.intent(path.stem)
             if intent is None:
                 self._drop_debris(path)
             elif path.suffix == ".json" and intent.key.startswith(prefix):
-                found.append(UnfinishedUpload(intent.key, path.stem, intent.started_ms, intent.owner))
+                found.append(
+                    UnfinishedUpload(
+                        intent.key, path.stem, intent.started_ms, intent.owner, intent.is_capture
+                    )
+                )
         return sorted(found, key=lambda upload: (upload.started_ms, upload.upload_id))
 
     @contextmanager
@@ -134,13 +142,34 @@ class Drafts:
         finally:
             os.close(descriptor)
 
-    def _intent(self, upload_id: str) -> Intent | None:
+    def intent(self, upload_id: str) -> Intent | None:
+        """Return what an upload wants to become; None when it has ended."""
         try:
             told = json.loads((self._uploads / f"{upload_id}.json").read_bytes())
         except FileNotFoundError:
             return None
-        owner = told["owner"]
-        return Intent(told["key"], told["started_ms"], (owner[0], owner[1]) if owner else None)
+        owner = told.pop("owner")
+        return Intent(owner=(owner[0], owner[1]) if owner else None, **told)
+
+    def confirm(self, upload_id: str, part: UploadedPart) -> None:
+        """Write down that a part is on the disk; a line is there whole or is not read."""
+        line = f"{part.number} {part.size_bytes} {part.etag}\n".encode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(self._uploads / f"{upload_id}.parts", flags, 0o600)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def confirmed(self, upload_id: str) -> list[UploadedPart]:
+        """Return the parts of a capture that are surely on the disk, from the first on."""
+        try:
+            text = (self._uploads / f"{upload_id}.parts").read_text()
+        except FileNotFoundError:
+            return []
+        lines = [line.split() for line in text.split("\n")[:-1]]  # behind the last line break is a torn one
+        return [UploadedPart(int(number), int(size), tag, int(tag, 16)) for number, size, tag in lines]
 
     def _drop_debris(self, path: Path) -> None:
         """Remove what a kill left between an intent's first byte and its name: it belongs to no upload."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -21,8 +21,9 @@ from shared.storage.doors import admit_expiry, admit_key, admit_options, admit_r
 from shared.storage.drafts import Drafts
 from shared.storage.folder import Folder, etag
 from shared.storage.local_reader import FileReader
+from shared.storage.local_recovery import complete_draft
 from shared.storage.local_writer import FileWriter, described
-from shared.storage.port import StoredObject, UnfinishedUpload, WriteOptions, Writer
+from shared.storage.port import StoredObject, UnfinishedUpload, UploadedPart, WriteOptions, Writer
 from shared.storage.signature import signed_url
 from shared.storage.threads import Threads
 
@@ -121,6 +122,18 @@ class FileStorage:
 
     async def abort(self, upload: UnfinishedUpload) -> None:
         await self._threads.run(upload.key, lambda: self._drafts.discard(upload.upload_id))
+
+    async def complete(self, upload: UnfinishedUpload, parts: Sequence[UploadedPart]) -> StoredObject | None:
+        # What is confirmed lies beside the bytes; a journal elsewhere knows nothing more.
+        return await self._threads.run(
+            upload.key,
+            lambda: complete_draft(
+                upload.upload_id, folder=self._folder, drafts=self._drafts, clock=self._clock
+            ),
+        )
+
+    async def mark_recovered(self, key: str) -> StoredObject:
+        return await self.head(key)  # the mark came with the object
 
     async def check(self) -> None:
         if not await asyncio.to_thread(os.access, self._folder.root, os.R_OK | os.W_OK | os.X_OK):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -14,11 +15,11 @@ from shared.kernel.errors import Bug, Conflict
 from shared.kernel.ids import new_id
 from shared.observability.metrics import STORAGE_WRITTEN_BYTES
 from shared.storage.copying import copy_by_reading
-from shared.storage.doors import admit_copy, admit_head
+from shared.storage.doors import RECOVERED, RECOVERED_NAME, admit_copy, admit_head
 from shared.storage.drafts import Drafts, Intent, Label
 from shared.storage.folder import Folder, etag
 from shared.storage.head import put_first
-from shared.storage.port import Storage, StoredObject, WriteOptions
+from shared.storage.port import Storage, StoredObject, UploadedPart, WriteOptions
 from shared.storage.threads import Threads
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class FileWriter:
         self._upload_id = new_id(clock)
         self._descriptor: int | None = None
         self._buffer = bytearray()
+        self._parts = 0
         self._head: bytes | None = None
         self._sha256 = hashlib.sha256()
         self._stored: StoredObject | None = None
@@ -104,9 +106,20 @@ class FileWriter:
 
     def _begin(self) -> None:
         for upload in self._drafts.unfinished(self._key):
-            if upload.key == self._key and _supersedes(self._options.owner, upload.owner):
+            if (
+                upload.key == self._key
+                and not upload.is_capture
+                and _supersedes(self._options.owner, upload.owner)
+            ):
                 self._drafts.discard(upload.upload_id)
-        intent = Intent(self._key, self._clock.now_ms(), self._options.owner)
+        intent = Intent(
+            self._key,
+            self._clock.now_ms(),
+            self._options.owner,
+            self._options.content_type,
+            dict(self._options.metadata),
+            self._options.is_capture,
+        )
         self._descriptor = self._drafts.begin(self._upload_id, intent)
 
     def _flush(self) -> None:
@@ -117,7 +130,18 @@ class FileWriter:
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
         rest.release()
+        if self._options.is_capture and self._buffer:
+            self._confirm()
         self._buffer = bytearray()
+
+    def _confirm(self) -> None:
+        """Make the part durable before it is written down that it is."""
+        assert self._descriptor is not None, "a draft is begun before it is written"
+        os.fsync(self._descriptor)
+        self._parts += 1
+        checksum = zlib.crc32(self._buffer)
+        part = UploadedPart(self._parts, len(self._buffer), f"{checksum:08x}", checksum)
+        self._drafts.confirm(self._upload_id, part)
 
     def _seal(self) -> StoredObject:
         """Make the bytes durable, and keep beside them what is known of them."""
@@ -127,11 +151,7 @@ class FileWriter:
         if self._head is not None:
             sha256 = put_first(self._descriptor, self._head)
             STORAGE_WRITTEN_BYTES.inc(len(self._head))
-        # File systems keep time in ticks of some milliseconds; two versions written within
-        # one tick must differ all the same, so the nanoseconds are drawn.
-        written_ns = self._clock.now_ms() * 1_000_000 + secrets.randbelow(1_000_000)
-        os.utime(self._descriptor, ns=(written_ns, written_ns))
-        os.fsync(self._descriptor)
+        stamp(self._descriptor, self._clock.now_ms())
         status = os.fstat(self._descriptor)
         self._close()
         label = Label(self._options.content_type, sha256, dict(self._options.metadata))
@@ -162,12 +182,22 @@ class FileWriter:
 
     def _discard(self) -> None:
         self._close()
-        self._drafts.discard(self._upload_id)
+        if not self._parts:  # what was captured once cannot be made again: the sweeper completes it
+            self._drafts.discard(self._upload_id)
 
     def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def stamp(descriptor: int, now_ms: int) -> None:
+    """Give a file its time, which is a part of its ETag, and make it durable."""
+    # File systems keep time in ticks of some milliseconds; two versions written within
+    # one tick must differ all the same, so the nanoseconds are drawn.
+    written_ns = now_ms * 1_000_000 + secrets.randbelow(1_000_000)
+    os.utime(descriptor, ns=(written_ns, written_ns))
+    os.fsync(descriptor)
 
 
 def described(key: str, status: os.stat_result, label: Label | None) -> StoredObject:
@@ -179,6 +209,7 @@ def described(key: str, status: os.stat_result, label: Label | None) -> StoredOb
         modified_ms=status.st_mtime_ns // 1_000_000,
         content_type=label.content_type if label else None,
         sha256=label.sha256 if label else None,
+        is_recovered=label is not None and label.metadata.get(RECOVERED_NAME) == RECOVERED,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,6 +21,17 @@ class StoredObject:
     content_type: str | None = None
     sha256: str | None = None  # hex, when the store was told
     crc32: str | None = None  # hex, of all bytes, when the store knows it
+    is_recovered: bool = False  # made of what a dead writer had sent; whatever came after that is missing
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedPart:
+    """A part of an upload that the store has confirmed."""
+
+    number: int  # from 1
+    size_bytes: int
+    etag: str
+    crc32: int | None  # when the store was told, or told it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class UnfinishedUpload:
     upload_id: str
     started_ms: int
     owner: tuple[int, int] | None = None  # (inbox row, token), where the store itself remembers it
+    is_capture: bool | None = None  # as in its options, where the store itself remembers it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,8 @@ class WriteOptions:
     `before_completion` is awaited just before the object would become visible; if it raises, nothing does.
     At most one of the conditions is set: `if_absent`, or `if_match` with the ETag of what is replaced.
     `head_last` says that the beginning is known last, and comes by `Writer.prepend`.
+    `is_capture` says that the bytes come once and play from the first of them on, however many follow: when
+    the writer dies, the sweeper completes what is there. Anything else is made again, and is aborted.
     """
 
     content_type: str = "application/octet-stream"
@@ -50,6 +64,7 @@ class WriteOptions:
     before_completion: Callable[[], Awaitable[None]] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     head_last: bool = False
+    is_capture: bool = False
 
 
 class Writer(Protocol):
@@ -109,7 +124,7 @@ class Storage(Protocol):
         """Write an object of unknown length.
 
         Nothing is visible under `key` until the context ends without an error, and then all of it is.
-        Ending with an error leaves nothing behind. Raises Conflict when a condition of the options fails.
+        Ending with an error leaves nothing behind, but of a capture what the sweeper completes. Raises Conflict when a condition of the options fails.
         """
         ...
 
@@ -131,6 +146,19 @@ class Storage(Protocol):
 
     async def abort(self, upload: UnfinishedUpload) -> None:
         """Discard an unfinished upload with all its bytes. One that is gone is fine."""
+        ...
+
+    async def complete(self, upload: UnfinishedUpload, parts: Sequence[UploadedPart]) -> StoredObject | None:
+        """Make an object of an upload whose writer is dead: of its parts up to the first that is missing.
+
+        `parts` are those that a journal knows; the store adds what it knows itself. Returns None, and leaves
+        the upload as it is, when there is no part. Raises NotFound when the upload has ended already, Conflict
+        when there is another object at its key, Corrupt, Unavailable.
+        """
+        ...
+
+    async def mark_recovered(self, key: str) -> StoredObject:
+        """Say in the object's metadata that its writer died, unless they say so. Raises NotFound, Conflict."""
         ...
 
     async def check(self) -> None:

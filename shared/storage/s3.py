@@ -12,8 +12,9 @@ while the store is completing an object waits for the outcome, and the object ma
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aiobotocore.config import AioConfig
@@ -23,13 +24,24 @@ from shared.database.cancellation import to_the_end
 from shared.kernel.errors import NotFound, Unavailable
 from shared.kernel.keys import check_key
 from shared.observability.metrics import STORAGE_READ_BYTES
-from shared.storage.doors import SHA256_NAME, admit_expiry, admit_key, admit_options, admit_range
-from shared.storage.multipart import UploadJournal, abort_abandoned
-from shared.storage.port import StoredObject, UnfinishedUpload, WriteOptions, Writer
+from shared.storage.doors import (
+    RECOVERED,
+    RECOVERED_NAME,
+    SHA256_NAME,
+    UPLOAD_NAME,
+    admit_expiry,
+    admit_key,
+    admit_options,
+    admit_range,
+)
+from shared.storage.multipart import UploadJournal
+from shared.storage.port import StoredObject, UnfinishedUpload, UploadedPart, WriteOptions, Writer
 from shared.storage.s3_address import S3Address
 from shared.storage.s3_bucket import Bucket, S3Limits, whole_crc32
 from shared.storage.s3_reader import S3Reader
+from shared.storage.s3_recovery import complete_from_parts
 from shared.storage.s3_writer import S3Writer
+from shared.storage.sweeping import abort_abandoned
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -95,6 +107,7 @@ class S3Storage:
             content_type=head.get("ContentType"),
             sha256=head["Metadata"].get(SHA256_NAME),
             crc32=whole_crc32(head),
+            is_recovered=head["Metadata"].get(RECOVERED_NAME) == RECOVERED,
         )
 
     @asynccontextmanager
@@ -116,6 +129,11 @@ class S3Storage:
         admit_options(options)
         if self._journal:
             await abort_abandoned(self, self._journal, key=key, owner=options.owner)
+        async with self._written(key, options) as writer:
+            yield writer
+
+    @asynccontextmanager
+    async def _written(self, key: str, options: WriteOptions) -> AsyncIterator[Writer]:
         writer = S3Writer(self._bucket, key, options, self._journal, storage=self)
         try:
             yield writer
@@ -191,6 +209,30 @@ class S3Storage:
 
     async def abort(self, upload: UnfinishedUpload) -> None:
         await self._bucket.abort_upload(upload.key, upload.upload_id)
+
+    async def complete(self, upload: UnfinishedUpload, parts: Sequence[UploadedPart]) -> StoredObject | None:
+        if not await complete_from_parts(self._bucket, upload, parts):
+            return None
+        return await self.head(upload.key)
+
+    async def mark_recovered(self, key: str) -> StoredObject:
+        # The metadata of an upload are fixed at its beginning. So the object is written anew, over itself:
+        # where the store copies, its bytes stay there.
+        found = await self.head(key)
+        if found.is_recovered:
+            return found
+        head = await self._bucket.head(key)
+        kept = {
+            name: value for name, value in head["Metadata"].items() if name not in (UPLOAD_NAME, SHA256_NAME)
+        }
+        options = WriteOptions(
+            content_type=found.content_type or WriteOptions().content_type,
+            if_match=found.etag,
+            metadata=kept | {RECOVERED_NAME: RECOVERED},
+        )
+        async with self._written(key, options) as writer:
+            await writer.copy(found, 0, found.size_bytes)
+        return replace(writer.stored, is_recovered=True)
 
     async def check(self) -> None:
         name = self._bucket.name

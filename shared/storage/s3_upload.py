@@ -13,7 +13,7 @@ from shared.database.cancellation import to_the_end
 from shared.kernel.errors import Permanent, Refused, SpoolError
 from shared.storage import crc32
 from shared.storage.multipart import UploadJournal
-from shared.storage.port import StoredObject, WriteOptions
+from shared.storage.port import StoredObject, UploadedPart, WriteOptions
 from shared.storage.s3_bucket import Bucket, CreatedUpload
 from shared.storage.s3_parts import MAX_PARTS, part_bytes, parts_in_flight
 
@@ -47,6 +47,7 @@ class MultipartUpload:
         self._created: CreatedUpload | None = None
         self._in_flight: deque[asyncio.Task[CompletedPartTypeDef]] = deque()
         self._parts: list[CompletedPartTypeDef] = []
+        self._has_noted = False  # whether the store has any part
         self._sizes: dict[int, int] = {}  # by the part's number
 
     @property
@@ -111,7 +112,8 @@ class MultipartUpload:
         number = self.next_number
         part = await self._copy(number, source, start, end)
         self._sizes[number] = end - start
-        await self._arrived(part)
+        await self._note(part)
+        self._parts.append(part)
 
     async def copy_first_byte(self, source: StoredObject) -> int | None:
         """Let the store copy a byte to where the next part goes; returns its CRC32, if the store tells one.
@@ -150,12 +152,14 @@ class MultipartUpload:
             await self._journal.forget(self._row_id)
 
     async def discard(self) -> None:
-        """Abort the upload, if there is one, and forget it."""
+        """Abort the upload, if there is one, and forget it; one of a capture stays as it is."""
         for task in self._in_flight:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
         if self._created is None:
             return  # the row of an upload that may have been created, though nobody heard so, stays
+        if self._options.is_capture and self._has_noted:
+            return  # what was captured once cannot be made again: the sweeper completes it
         # What fails here is not the error to tell; the row is there for the sweeper.
         with suppress(SpoolError, TimeoutError):
             async with asyncio.timeout(_DISCARD_S):
@@ -171,7 +175,9 @@ class MultipartUpload:
 
     async def _create(self, metadata: dict[str, str]) -> None:
         if self._journal:
-            self._row_id = await self._journal.begin(self._key, self._options.owner)
+            self._row_id = await self._journal.begin(
+                self._key, self._options.owner, is_capture=self._options.is_capture
+            )
         try:
             self._created = await self._bucket.create_upload(
                 self._key, metadata=metadata, options=self._options, checked=self._checked
@@ -188,7 +194,7 @@ class MultipartUpload:
         while len(self._in_flight) >= parts_in_flight(number):
             await self._settle_oldest()
         self._sizes[number] = size_bytes
-        self._in_flight.append(asyncio.create_task(sending()))
+        self._in_flight.append(asyncio.create_task(self._noted(sending)))
 
     async def _send(self, number: int, body: io.BytesIO, checksum: str) -> CompletedPartTypeDef:
         return await self._bucket.upload_part(self._key, self._known().upload_id, number, body, checksum)
@@ -200,9 +206,17 @@ class MultipartUpload:
     async def _settle_oldest(self) -> None:
         part = await self._in_flight[0]
         self._in_flight.popleft()
-        await self._arrived(part)
-
-    async def _arrived(self, part: CompletedPartTypeDef) -> None:
         self._parts.append(part)
+
+    async def _noted(self, sending: Sending) -> CompletedPartTypeDef:
+        """Send a part, and write down that it is there: at once, whoever waits for it when."""
+        part = await sending()
+        await self._note(part)
+        return part
+
+    async def _note(self, part: CompletedPartTypeDef) -> None:
         if self._journal and self._row_id is not None:
-            await self._journal.part(self._row_id, len(self._parts))
+            number, checksum = part["PartNumber"], crc32.decoded(part.get("ChecksumCRC32"))
+            arrived = UploadedPart(number, self._sizes[number], part["ETag"], checksum)
+            await self._journal.part(self._row_id, arrived)
+        self._has_noted = True

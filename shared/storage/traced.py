@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from shared.observability.tracing import stage
-from shared.storage.port import Storage, StoredObject, UnfinishedUpload, WriteOptions, Writer
+from shared.storage.port import (
+    Storage,
+    StoredObject,
+    UnfinishedUpload,
+    UploadedPart,
+    WriteOptions,
+    Writer,
+)
 
 
 class TracedStorage:
@@ -60,6 +67,14 @@ class TracedStorage:
     async def abort(self, upload: UnfinishedUpload) -> None:
         with stage("storage abort", key=upload.key):
             await self._storage.abort(upload)
+
+    async def complete(self, upload: UnfinishedUpload, parts: Sequence[UploadedPart]) -> StoredObject | None:
+        with stage("storage complete", key=upload.key):
+            return await self._storage.complete(upload, parts)
+
+    async def mark_recovered(self, key: str) -> StoredObject:
+        with stage("storage mark", key=key):
+            return await self._storage.mark_recovered(key)
 
     async def check(self) -> None:
         await self._storage.check()

@@ -18,13 +18,14 @@ from shared.database.tables import upload as upload_table
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
 from shared.storage.local_writer import FileWriter
-from shared.storage.multipart import UploadJournal, sweep
+from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage, WriteOptions
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_bucket import Bucket
 from shared.storage.s3_parts import PART_BYTES
 from shared.storage.s3_upload import MultipartUpload
 from shared.storage.s3_writer import S3Writer
+from shared.storage.sweeping import sweep
 
 HOUR_MS = 3_600_000
 ONE_PART = bytes(PART_BYTES)
@@ -104,9 +105,10 @@ class Place:
         draft._close()  # as the end of the process does
 
     async def sweep(self, *, grace_ms: int = 0, unknown_age_ms: int = HOUR_MS) -> int:
-        return await sweep(
+        swept = await sweep(
             self.storage, self.journal, prefixes=["clips/"], grace_ms=grace_ms, unknown_age_ms=unknown_age_ms
         )
+        return swept.aborted
 
     async def unfinished_keys(self) -> list[str]:
         return sorted(upload.key for upload in await self.storage.unfinished())
