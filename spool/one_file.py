@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from shared.kernel.errors import Conflict, Corrupt, NotFound, Refused
 from shared.storage.copying import copy_by_reading
 from shared.storage.doors import admit_copy, admit_head
 from shared.storage.head import put_first
-from shared.storage.port import StoredObject, UnfinishedUpload, WriteOptions
+from shared.storage.port import StoredObject, UnfinishedUpload, UploadedPart, WriteOptions
 
 CHUNK_BYTES = 1 << 20  # what the port allows a reader to hand out
 
@@ -103,6 +103,12 @@ class OneFile:
 
     async def abort(self, upload: UnfinishedUpload) -> None:
         """There is none."""
+
+    async def complete(self, upload: UnfinishedUpload, parts: Sequence[UploadedPart]) -> StoredObject | None:
+        raise NotFound("a file has no unfinished uploads")
+
+    async def mark_recovered(self, key: str) -> StoredObject:
+        raise NotFound("a file has no unfinished uploads")
 
     async def check(self) -> None:
         self._status()

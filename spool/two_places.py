@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from shared.kernel.errors import Bug, NotFound, Refused
 from shared.storage.copying import copy_by_reading
-from shared.storage.port import Storage, StoredObject, UnfinishedUpload, WriteOptions, Writer
+from shared.storage.port import Storage, StoredObject, UnfinishedUpload, UploadedPart, WriteOptions, Writer
 
 RESULT = "clip/"  # no path and no key ends so: the source can have no such name
 
@@ -90,6 +90,12 @@ class TwoPlaces:
         return []
 
     async def abort(self, upload: UnfinishedUpload) -> None:
+        raise Refused("uploads of others are not touched")
+
+    async def complete(self, upload: UnfinishedUpload, parts: Sequence[UploadedPart]) -> StoredObject | None:
+        raise Refused("uploads of others are not touched")
+
+    async def mark_recovered(self, key: str) -> StoredObject:
         raise Refused("uploads of others are not touched")
 
     async def check(self) -> None:

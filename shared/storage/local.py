@@ -123,8 +123,11 @@ class FileStorage:
     async def abort(self, upload: UnfinishedUpload) -> None:
         await self._threads.run(upload.key, lambda: self._drafts.discard(upload.upload_id))
 
-    async def complete(self, upload: UnfinishedUpload, parts: Sequence[UploadedPart]) -> StoredObject | None:
-        # What is confirmed lies beside the bytes; a journal elsewhere knows nothing more.
+    async def complete(
+        self,
+        upload: UnfinishedUpload,
+        parts: Sequence[UploadedPart],  # noqa: ARG002 - what is confirmed lies beside the bytes
+    ) -> StoredObject | None:
         return await self._threads.run(
             upload.key,
             lambda: complete_draft(

@@ -124,7 +124,8 @@ class Storage(Protocol):
         """Write an object of unknown length.
 
         Nothing is visible under `key` until the context ends without an error, and then all of it is.
-        Ending with an error leaves nothing behind, but of a capture what the sweeper completes. Raises Conflict when a condition of the options fails.
+        Ending with an error leaves nothing behind, but of a capture what the sweeper completes.
+        Raises Conflict when a condition of the options fails.
         """
         ...
 
@@ -152,13 +153,13 @@ class Storage(Protocol):
         """Make an object of an upload whose writer is dead: of its parts up to the first that is missing.
 
         `parts` are those that a journal knows; the store adds what it knows itself. Returns None, and leaves
-        the upload as it is, when there is no part. Raises NotFound when the upload has ended already, Conflict
-        when there is another object at its key, Corrupt, Unavailable.
+        the upload as it is, when there is no part. Raises NotFound when the upload has ended already,
+        Conflict when there is another object at its key, Corrupt, Unavailable.
         """
         ...
 
     async def mark_recovered(self, key: str) -> StoredObject:
-        """Say in the object's metadata that its writer died, unless they say so. Raises NotFound, Conflict."""
+        """Let the metadata say that the writer died, unless they do. Raises NotFound, Conflict."""
         ...
 
     async def check(self) -> None:

@@ -81,7 +81,7 @@ async def sweep(
 
     known_ids = {row.upload_id for row in rows}
     intended_keys = {row.key for row in rows if row.upload_id is None}
-    owners = {found.owner for found in (*listed, *rows) if found.owner}
+    owners = {upload.owner for upload in listed if upload.owner} | {row.owner for row in rows if row.owner}
     alive = await journal.living(owners, grace_ms=grace_ms)
     unknown = [
         upload for upload in listed if upload.upload_id not in known_ids and upload.key not in intended_keys

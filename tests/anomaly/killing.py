@@ -27,7 +27,7 @@ from shared.database.engine import Connection, Database, Unit
 from shared.kernel.checkpoint import Step
 from shared.media.port import ClipFile, Cut, Media, MediaInfo, Picture, Precision, Progress
 from shared.runtime.wiring import Seams
-from shared.storage.port import Storage, StoredObject, UnfinishedUpload, WriteOptions, Writer
+from shared.storage.port import Storage, StoredObject, UnfinishedUpload, UploadedPart, WriteOptions, Writer
 from shared.storage.s3 import S3Storage
 
 T = TypeVar("T")
@@ -263,6 +263,12 @@ class WatchedStorage:
 
     async def abort(self, upload: UnfinishedUpload) -> None:
         await self._watch.around("storage.abort", self._port.abort(upload))
+
+    async def complete(self, upload: UnfinishedUpload, parts: Sequence[UploadedPart]) -> StoredObject | None:
+        return await self._watch.around("storage.complete", self._port.complete(upload, parts))
+
+    async def mark_recovered(self, key: str) -> StoredObject:
+        return await self._watch.around("storage.mark_recovered", self._port.mark_recovered(key))
 
     async def check(self) -> None:
         await self._port.check()
