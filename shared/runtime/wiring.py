@@ -114,8 +114,8 @@ async def open_platform(
         stack.push_async_callback(bus.close)
         stack.enter_context(_watched(bus))
         with _told_as("SPOOL_STORAGE"):
-            uploads = UploadJournal(database, _store_name(settings))
-            opened = await _open_storage(settings, clock=clock, uploads=uploads, lending=lending)
+            uploads = UploadJournal(database, store_name(settings))
+            opened = await open_storage(settings, clock=clock, uploads=uploads, lending=lending)
         storage = seams.storage(TracedStorage(opened) if recording() else opened)
         stack.push_async_callback(storage.close)
         engine = open_media(settings, storage)
@@ -217,9 +217,10 @@ def open_media(settings: Settings, storage: Storage) -> Media:
     return MediaEngine(storage, ffmpeg)
 
 
-async def _open_storage(
-    settings: Settings, *, clock: Clock, uploads: UploadJournal, lending: Lending
+async def open_storage(
+    settings: Settings, *, clock: Clock, uploads: UploadJournal | None, lending: Lending
 ) -> Storage:
+    """Open the store; `uploads` is its journal, which only a bucket needs. Raises Refused, Unavailable."""
     address = settings.storage_address
     if address.startswith("s3:"):
         from shared.storage.s3 import S3Storage
@@ -232,7 +233,7 @@ async def _open_storage(
     )
 
 
-def _store_name(settings: Settings) -> str:
+def store_name(settings: Settings) -> str:
     """Return what the journal of uploads calls the store, whatever the way to it."""
     address = settings.storage_address
     return S3Address.parse(address).name if address.startswith("s3:") else address

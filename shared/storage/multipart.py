@@ -8,9 +8,9 @@ A multipart upload is invisible, costs money, and outlives the process that bega
 about to be begun before it is, and goes when the upload is complete or aborted. A row without an upload id is
 an intent: its upload may exist or not, and is looked for under its key.
 
-No upload whose claim lives is touched. That rests on one order, kept wherever it is read: the store's uploads
-are listed first and the journal is read after. An upload in the list was preceded by its row, so when the journal
-is read the row is there with its id, or still an intent, or gone because the upload has ended.
+No upload whose claim lives is touched. That rests on one order, kept wherever it is read: the store's
+uploads are listed first and the journal is read after. An upload in the list was preceded by its row, so when
+the journal is read the row is there with its id, or still an intent, or gone because the upload has ended.
 """
 
 from __future__ import annotations

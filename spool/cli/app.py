@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from spool.cli import asyncapi, bus, clip, clips, dead_letters, demo, events, run, storage, work
+from spool.cli import asyncapi, bus, clip, clips, dead_letters, demo, events, run, storage, uploads, work
 from spool.cli.failures import INTERRUPTED, OK, TOLD, report, say
 
 PANEL_RUN = "Run Spool"
@@ -33,6 +33,7 @@ def build_app() -> typer.Typer:
     app.command(rich_help_panel=PANEL_RUN)(run.migrate)
     app.add_typer(bus.build_app(), rich_help_panel=PANEL_RUN)
     app.add_typer(storage.build_app(), rich_help_panel=PANEL_HERE)
+    app.add_typer(uploads.build_app(), rich_help_panel=PANEL_HERE)
     app.add_typer(events.build_app(), rich_help_panel=PANEL_ASK)
     app.add_typer(clips.build_app(), rich_help_panel=PANEL_ASK)
     app.add_typer(work.build_app(), rich_help_panel=PANEL_ASK)
