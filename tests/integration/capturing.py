@@ -10,12 +10,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from shared.database.engine import Database
 from shared.database.opening import open_database
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage, WriteOptions
 from shared.storage.s3 import S3Storage
+from shared.storage.s3_address import S3Address
 
 CHUNK_BYTES = 256 << 10  # as a recorder gets it
 KEY = "captures/c1/1.mp4"
@@ -30,9 +32,15 @@ class Capture:
     database: str
     owner: tuple[int, int]
     dies_after: int
+    is_capture: bool = True
 
     def told(self) -> str:
         return json.dumps(asdict(self))
+
+
+def journal_of(database: Database, address: str) -> UploadJournal:
+    """Return the journal of a store as a service would name it."""
+    return UploadJournal(database, S3Address.parse(address).name if address.startswith("s3:") else address)
 
 
 async def open_store(address: str, journal: UploadJournal) -> Storage:
@@ -54,9 +62,11 @@ async def confirmed_bytes(address: str, journal: UploadJournal) -> list[int]:
 async def capture(told: Capture) -> None:
     """Write the recording; the process is no more once enough parts are confirmed."""
     database = await open_database(told.database, clock=SystemClock())
-    journal = UploadJournal(database, told.address)
+    journal = journal_of(database, told.address)
     storage = await open_store(told.address, journal)
-    options = WriteOptions("video/mp4", owner=told.owner, metadata={"camera": "c1"}, is_capture=True)
+    options = WriteOptions(
+        "video/mp4", owner=told.owner, metadata={"camera": "c1"}, is_capture=told.is_capture
+    )
     content = Path(told.recording).read_bytes()
     async with storage.writer(KEY, options) as writer:
         for start in range(0, len(content), CHUNK_BYTES):

@@ -23,7 +23,7 @@ from shared.storage.port import Storage
 from shared.storage.s3_parts import MIB
 from shared.storage.sweeping import Swept, sweep
 from spool.migrations import migrate
-from tests.integration.capturing import KEY, Capture, confirmed_bytes, open_store
+from tests.integration.capturing import KEY, Capture, confirmed_bytes, journal_of, open_store
 
 PARTS = 4  # of 8 MiB in a bucket; of 1 MiB in a directory, where there are more of them than are tried
 
@@ -121,7 +121,7 @@ async def test_what_was_confirmed_before_the_kill_is_an_object_that_plays(
 ) -> None:
     owner = await claim(database)
     await killed(Capture(str(recording), address, f"sqlite:///{tmp_path}/spool.db", owner, parts))
-    journal = UploadJournal(database, address)
+    journal = journal_of(database, address)
     storage = await open_store(address, journal)
     confirmed = await confirmed_bytes(address, journal)
 
@@ -148,7 +148,7 @@ async def test_what_was_confirmed_before_the_kill_is_an_object_that_plays(
 async def test_a_capture_that_was_killed_before_its_first_part_leaves_nothing(
     address: str, database: Database, tmp_path: Path
 ) -> None:
-    journal = UploadJournal(database, address)
+    journal = journal_of(database, address)
     storage = await open_store(address, journal)
     owner = await claim(database)
     empty = tmp_path / "empty"
