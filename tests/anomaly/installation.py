@@ -28,7 +28,8 @@ from shared.kernel.errors import Unavailable
 from shared.kernel.ids import new_id
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
-from shared.storage.multipart import UploadJournal, sweep
+from shared.storage.multipart import UploadJournal
+from shared.storage.sweeping import sweep
 from shared.storage.port import Storage, WriteOptions
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_address import S3Address
@@ -198,9 +199,10 @@ class Installation:
 
     async def sweep(self) -> int:
         """Do what the clipper's tick does, without its grace: everything is over. Returns what was swept."""
-        return await sweep(
+        swept = await sweep(
             self.storage, self.journal, prefixes=("clips/",), grace_ms=0, unknown_age_ms=UNKNOWN_AGE_MS
         )
+        return swept.aborted + swept.recovered
 
     async def announce_sources(self, nursery: Nursery) -> None:
         """Let a process index both sources and stop."""
