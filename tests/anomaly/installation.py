@@ -29,10 +29,10 @@ from shared.kernel.ids import new_id
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
 from shared.storage.multipart import UploadJournal
-from shared.storage.sweeping import sweep
 from shared.storage.port import Storage, WriteOptions
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_address import S3Address
+from shared.storage.sweeping import sweep
 from spool.migrations import migrate
 from tests.anomaly.nursery import Nursery, Victim
 from tests.anomaly.recordings import Footage

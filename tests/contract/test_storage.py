@@ -20,7 +20,7 @@ from shared.kernel.errors import Bug, Conflict, Corrupt, NotFound, Refused, Unav
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
 from shared.storage.multipart import UploadJournal
-from shared.storage.port import Storage, StoredObject, WriteOptions
+from shared.storage.port import Storage, StoredObject, UnfinishedUpload, UploadedPart, WriteOptions
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_bucket import S3Limits
 from shared.storage.signature import verify_signature
@@ -490,3 +490,64 @@ async def test_an_unfinished_upload_is_listed_and_can_be_aborted(storage: Storag
 
 async def test_a_store_that_is_there_passes_its_check(storage: Storage) -> None:
     await storage.check()
+
+
+async def left_by_a_failed_capture(storage: Storage, content: bytes) -> UnfinishedUpload:
+    """Capture until an error, and return what is there for the sweeper."""
+    options = WriteOptions("video/mp4", metadata={"camera": "c1"}, is_capture=True)
+    with pytest.raises(ZeroDivisionError):
+        async with storage.writer("captures/a", options) as writer:
+            await writer.write(content)
+            await asyncio.sleep(1)  # what is on its way arrives
+            raise ZeroDivisionError
+    [left] = await storage.unfinished("captures/")
+    return left
+
+
+async def journalled(storage: Storage) -> list[UploadedPart]:
+    """Return what the journal knows of the one upload; a directory keeps that itself."""
+    if not isinstance(storage, S3Storage):
+        return []
+    assert storage._journal is not None
+    [row] = await storage._journal.rows()
+    return await storage._journal.parts(row.row_id)
+
+
+async def test_a_capture_that_failed_is_completed_and_marked(storage: Storage) -> None:
+    left = await left_by_a_failed_capture(storage, LARGE)
+
+    completed = await storage.complete(left, await journalled(storage))
+    marked = await storage.mark_recovered("captures/a")
+
+    assert completed is not None
+    found = await storage.head("captures/a")
+    assert (found.is_recovered, found.content_type, found.etag) == (True, "video/mp4", marked.etag)
+    assert found.size_bytes == completed.size_bytes > 0
+    assert LARGE.startswith(await fetch(storage, "captures/a"))
+    assert await storage.mark_recovered("captures/a") == found
+    with pytest.raises(NotFound):
+        await storage.complete(left, [])
+
+
+async def test_a_capture_is_not_completed_over_another_object(storage: Storage) -> None:
+    left = await left_by_a_failed_capture(storage, LARGE)
+    await store(storage, "captures/a", SMALL)
+
+    with pytest.raises(Conflict):
+        await storage.complete(left, await journalled(storage))
+
+    assert await fetch(storage, "captures/a") == SMALL
+    assert [upload.key for upload in await storage.unfinished()] == ["captures/a"]
+    await storage.abort(left)
+
+
+async def test_what_was_written_whole_is_not_recovered(storage: Storage) -> None:
+    await store(storage, "captures/a", LARGE, WriteOptions(is_capture=True))
+
+    assert not (await storage.head("captures/a")).is_recovered
+    assert await storage.unfinished() == []
+
+
+async def test_a_capture_has_its_head_first(storage: Storage) -> None:
+    with pytest.raises(Refused):
+        await store(storage, "captures/a", SMALL, WriteOptions(is_capture=True, head_last=True))
