@@ -492,14 +492,18 @@ async def test_a_store_that_is_there_passes_its_check(storage: Storage) -> None:
     await storage.check()
 
 
+async def capture_until_an_error(storage: Storage, content: bytes) -> None:
+    options = WriteOptions("video/mp4", metadata={"camera": "c1"}, is_capture=True)
+    async with storage.writer("captures/a", options) as writer:
+        await writer.write(content)
+        await asyncio.sleep(1)  # what is on its way arrives
+        raise ZeroDivisionError
+
+
 async def left_by_a_failed_capture(storage: Storage, content: bytes) -> UnfinishedUpload:
     """Capture until an error, and return what is there for the sweeper."""
-    options = WriteOptions("video/mp4", metadata={"camera": "c1"}, is_capture=True)
     with pytest.raises(ZeroDivisionError):
-        async with storage.writer("captures/a", options) as writer:
-            await writer.write(content)
-            await asyncio.sleep(1)  # what is on its way arrives
-            raise ZeroDivisionError
+        await capture_until_an_error(storage, content)
     [left] = await storage.unfinished("captures/")
     return left
 
