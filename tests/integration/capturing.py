@@ -43,7 +43,7 @@ def journal_of(database: Database, address: str) -> UploadJournal:
     return UploadJournal(database, S3Address.parse(address).name if address.startswith("s3:") else address)
 
 
-async def open_store(address: str, journal: UploadJournal) -> Storage:
+async def open_store(address: str, journal: UploadJournal | None) -> Storage:
     """Open either kind of store."""
     if address.startswith("s3:"):
         return await S3Storage.open(address, journal=journal)

@@ -19,7 +19,7 @@ from shared.database.tables import State, inbox
 from shared.kernel.errors import NotFound
 from shared.runtime.clock import SystemClock
 from shared.storage.multipart import UploadJournal
-from shared.storage.port import Storage
+from shared.storage.port import Storage, WriteOptions
 from shared.storage.s3_parts import MIB
 from shared.storage.sweeping import Swept, sweep
 from spool.migrations import migrate
@@ -143,6 +143,50 @@ async def test_what_was_confirmed_before_the_kill_is_an_object_that_plays(
     assert (found.is_recovered, found.content_type) == (True, "video/mp4")
     assert recoveries == ([untouched.upload_id] if urlsplit(address).scheme == "s3" else [])
     assert frames_of(content) >= 2 * parts
+
+
+async def test_a_sweeper_killed_between_completing_and_marking_is_followed_by_one_that_marks(
+    s3_url: str, database: Database, recording: Path, tmp_path: Path
+) -> None:
+    owner = await claim(database)
+    await killed(Capture(str(recording), s3_url, f"sqlite:///{tmp_path}/spool.db", owner, 1))
+    await let_claims_die(database)
+    journal = journal_of(database, s3_url)
+    storage = await open_store(s3_url, journal)
+    [row] = await journal.rows()
+    assert row.upload_id is not None
+    await journal.recovering(row.row_id)
+    completed = await storage.complete(row.found_as(row.upload_id), await journal.parts(row.row_id))
+
+    next_sweep = await swept(storage, journal)
+
+    found, left = await storage.head(KEY), await journal.rows()
+    await storage.close()
+    await database.close()
+    assert completed is not None
+    assert (completed.is_recovered, found.is_recovered) == (False, True)
+    assert (next_sweep.recovered, next_sweep.orphans, left) == (1, 0, [])
+
+
+async def test_a_capture_never_replaces_an_object_and_is_told_as_an_orphan(
+    address: str, database: Database, recording: Path, tmp_path: Path
+) -> None:
+    owner = await claim(database)
+    await killed(Capture(str(recording), address, f"sqlite:///{tmp_path}/spool.db", owner, 1))
+    await let_claims_die(database)
+    journal = journal_of(database, address)
+    storage = await open_store(address, None)
+    async with storage.writer(KEY, WriteOptions()) as writer:
+        await writer.write(b"somebody else's")
+
+    first, second = await swept(storage, journal), await swept(storage, journal)
+
+    content, left = await bytes_of(storage), await storage.unfinished()
+    await storage.close()
+    await database.close()
+    assert (first.recovered, first.orphans, second.orphans) == (0, 1, 1)
+    assert content == b"somebody else's"
+    assert len(left) == 1
 
 
 async def test_a_capture_that_was_killed_before_its_first_part_leaves_nothing(
