@@ -36,6 +36,8 @@ _AWAY = (
 )
 _CREDENTIALS = "give credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"
 _PERMISSION = "let these credentials list the bucket, and read, write and delete below its prefix"
+_ABILITIES = "`spool storage check` tells which options of SPOOL_STORAGE it can follow"
+_BELOW = "here a key cannot lie below another key: give it another name"
 _HINTS = {
     "AccessDenied": _PERMISSION,
     "AllAccessDisabled": _PERMISSION,
@@ -68,8 +70,12 @@ _AS_CODE_SAYS: dict[str, tuple[type[SpoolError], str | None]] = {
     "NoSuchBucket": (Unavailable, "make the bucket, or correct SPOOL_STORAGE"),
     "ExpiredToken": (NotLetIn, "the session's credentials have run out"),
     "RequestTimeTooSkewed": (NotLetIn, "set this machine's clock"),
-    "NotImplemented": (Refused, None),
-    "501": (Refused, None),
+    "NotImplemented": (Refused, _ABILITIES),
+    "501": (Refused, _ABILITIES),
+    "InvalidStorageClass": (Refused, "leave the option storage_class out of SPOOL_STORAGE"),
+    # Servers that keep objects as files, as a directory of ours does.
+    "ObjectParentIsFile": (Refused, _BELOW),
+    "ExistingObjectIsDirectory": (Refused, _BELOW),
     "InvalidObjectState": (Refused, "the object is archived: restore it first"),
 }
 

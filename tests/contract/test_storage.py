@@ -25,13 +25,14 @@ from shared.storage.s3 import S3Storage
 from shared.storage.s3_bucket import S3Limits
 from shared.storage.signature import verify_signature
 from spool.migrations import migrate
-from tests.s3_servers import VARIABLES, empty_prefix
+from tests.s3_servers import MINIO, SEAWEEDFS, VARIABLES, empty_prefix
 
 MIB = 1 << 20
 SIGNING_KEY = b"a key that only the server knows"
 SMALL = b"0123456789"
 # More than one part of a multipart upload, and not a multiple of one.
 LARGE = Random(1).randbytes(17 * MIB + 5)
+FLAT = {SEAWEEDFS, MINIO}  # stores where a key may be the beginning of another, up to a slash
 CONTENTS = [pytest.param(SMALL, id="small"), pytest.param(LARGE, id="in parts")]
 
 
@@ -427,6 +428,23 @@ async def test_a_key_is_kept_as_it_is(storage: Storage, key: str) -> None:
     await store(storage, key, SMALL)
 
     assert await keys(storage) == [key]
+    assert await fetch(storage, key) == SMALL
+
+
+@pytest.mark.parametrize(("key", "other"), [("a", "a/b"), ("a/b", "a")], ids=["below it", "above it"])
+async def test_a_key_beside_one_that_continues_it_is_kept_or_refused(
+    storage: Storage, key: str, other: str, request: pytest.FixtureRequest
+) -> None:
+    await store(storage, key, SMALL)
+
+    if request.node.callspec.params["storage"] in FLAT:
+        await store(storage, other, SMALL[::-1])
+        assert await fetch(storage, other) == SMALL[::-1]
+    else:  # it keeps objects as files, and a file is no directory
+        with pytest.raises((Conflict, Refused)):
+            await store(storage, other, SMALL[::-1])
+        assert await keys(storage) == [key]
+
     assert await fetch(storage, key) == SMALL
 
 

@@ -14,9 +14,10 @@ import pytest
 from aiobotocore.session import get_session
 
 from shared.kernel.errors import NotFound, Refused
-from shared.storage.port import WriteOptions
+from shared.storage.port import UnfinishedUpload, WriteOptions
 from shared.storage.s3 import S3Storage
 from tests.integration.doorman import Doorman
+from tests.s3_servers import MINIO, VERSITYGW, empty_prefix
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -69,6 +70,49 @@ async def test_an_object_is_encrypted_with_the_key_that_the_address_names(
         head = await client.head_object(Bucket=bucket, Key=f"{prefix}clip.mp4")
 
     assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "alias/media")
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize(
+    ("server", "option", "said"),
+    [
+        pytest.param(VERSITYGW, "encryption=AES256", r"did not encrypt clip\.mp4", id="passed over"),
+        pytest.param(MINIO, "encryption=AES256", r"NotImplemented for clip\.mp4", id="no keys"),
+        pytest.param(
+            MINIO, "storage_class=STANDARD_IA", r"InvalidStorageClass for clip\.mp4", id="no classes"
+        ),
+    ],
+)
+async def test_what_a_server_cannot_keep_is_refused_and_nothing_stays(
+    server: str, option: str, said: str, content: bytes
+) -> None:
+    url = empty_prefix(server)
+    with pytest.raises(Refused, match=said) as refusal:
+        await store(f"{url}&{option}", content)
+
+    assert "SPOOL_STORAGE" in (refusal.value.hint or "")
+    assert await all_of(url) == ([], [])
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+async def test_a_class_that_a_server_passes_over_loses_no_clip(content: bytes) -> None:
+    """It only costs what it costs there; `spool storage check` tells."""
+    url = empty_prefix(VERSITYGW)
+    await store(f"{url}&storage_class=STANDARD_IA&tags=team=video", content)
+
+    async with raw_client(url) as (client, bucket, prefix):
+        head = await client.head_object(Bucket=bucket, Key=f"{prefix}clip.mp4")
+    assert (head["ContentLength"], head.get("StorageClass", "STANDARD")) == (len(content), "STANDARD")
+
+
+async def all_of(url: str) -> tuple[list[str], list[UnfinishedUpload]]:
+    """Return what is below an address: objects, and unfinished uploads of the clip."""
+    storage = await S3Storage.open(url, journal=None)
+    try:
+        # Asked for by the exact key: MinIO tells of no others.
+        return [stored.key async for stored in storage.walk()], await storage.unfinished("clip.mp4")
+    finally:
+        await storage.close()
 
 
 @pytest.mark.parametrize("content", CONTENTS)

@@ -7,8 +7,6 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 
@@ -21,18 +19,14 @@ from shared.storage.s3 import S3Storage
 from spool.camera import Camera, extend
 from tests.media.conftest import SECONDS, Library
 from tests.media.studio import Studio
+from tests.s3_servers import VARIABLES, empty_prefix
 
-SERVERS = ["SPOOL_TEST_S3", "SPOOL_TEST_S3_VERSITYGW", "SPOOL_TEST_S3_MINIO"]
 CAMERA = Camera(width=640, height=360, gop_frames=60, encoder_options=("-b:v", "1600k"))
 
 
-@pytest.fixture(params=[name for name in SERVERS if os.environ.get(name)] or [SERVERS[0]])
+@pytest.fixture(params=list(VARIABLES))
 async def bucket(request: pytest.FixtureRequest) -> AsyncIterator[Storage]:
-    address = os.environ.get(request.param)
-    if not address:
-        pytest.skip(f"{request.param} is not set: no server to test against")
-    url = urlsplit(address)._replace(path=f"/{uuid4().hex}").geturl()
-    storage = await S3Storage.open(url, journal=None)
+    storage = await S3Storage.open(empty_prefix(request.param), journal=None)
     yield storage
     await storage.close()
 

@@ -38,8 +38,10 @@ def answered(code: str, status: int) -> ClientError:
         pytest.param("NoSuchKey", 404, NotFound, None, id="no-object"),
         pytest.param("PreconditionFailed", 412, Conflict, None, id="another-object"),
         pytest.param("InvalidObjectState", 403, Refused, "restore it", id="archived"),
-        pytest.param("NotImplemented", 501, Refused, None, id="not-built-in"),
-        pytest.param("501", 501, Refused, None, id="not-built-in-to-head"),
+        pytest.param("NotImplemented", 501, Refused, "storage check", id="not-built-in"),
+        pytest.param("InvalidStorageClass", 400, Refused, "leave the option", id="no-such-class"),
+        pytest.param("ObjectParentIsFile", 409, Refused, "another name", id="below-an-object"),
+        pytest.param("501", 501, Refused, "storage check", id="not-built-in-to-head"),
         pytest.param("InvalidRange", 416, Refused, None, id="our-fault"),
     ],
 )
