@@ -75,7 +75,11 @@ async def hearing(database: Database, heard: Callable[[], None]) -> AsyncIterato
 
 async def cut_the_line(database: Database) -> None:
     """End the connection that listens, as a restart of the server or a failover does."""
-    ending = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE 'LISTEN %'")
+    ending = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        # other suites listen in databases of the same server
+        " WHERE query ILIKE 'LISTEN %' AND datname = current_database()"
+    )
 
     async def unit(connection: Connection) -> list[bool]:
         return list((await connection.execute(ending)).scalars())
