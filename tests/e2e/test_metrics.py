@@ -96,6 +96,12 @@ GROWS: dict[tuple[str, frozenset[tuple[str, str]]], Callable[[float], bool]] = {
         ("spool_ffmpeg_runs_total", {"purpose": "decode", "status": "done"}, counts(1)),
         ("spool_ffmpeg_duration_seconds_count", {"purpose": "decode"}, counts(1)),
         ("spool_uploads_swept_total", {}, within(0, 0)),  # some: tests/integration/test_upload_sweeper.py
+        (
+            "spool_uploads_recovered_total",
+            {},
+            within(0, 0),
+        ),  # some: tests/integration/test_killed_captures.py
+        ("spool_uploads_orphaned", {}, within(0, 0)),
     )
 }
 
