@@ -238,7 +238,11 @@ _DRIFT_S = 0.015
 _ONE_GRAPH = ("-reinit_filter:v", "0")
 # The index waits for the first packets, else it does not know what of the media is to be hidden. In half a
 # second picture and sound lie so close together that a reader of the clip need not go back and forth.
-_FRAGMENTS = ("-movflags", "+delay_moov+default_base_moof+skip_trailer", "-frag_duration", "500000")
+# Its edits say when the first picture is shown, in ticks of the pictures: a millisecond would be too coarse.
+_FRAGMENTS = (
+    *("-movflags", "+delay_moov+default_base_moof+skip_trailer", "-frag_duration", "500000"),
+    *("-movie_timescale", str(TICKS_PER_MS * 1000)),
+)
 
 
 def _graph(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool) -> str:

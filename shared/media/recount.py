@@ -33,9 +33,8 @@ async def recount(ffmpeg: Ffmpeg, storage: Storage, stored: StoredObject, transc
         await _decode(ffmpeg, storage, stored, counted)
         _compare_sound(transcoded, counted.samples)
     if transcoded.frame is not None:
-        # Edits count whole milliseconds: behind one that shows nothing, pictures come up to one early.
-        for content, frames, early in zip(transcoded.contents, counted.frames, counted.early, strict=True):
-            _compare(content, early if early == content.frames else frames)
+        for content, frames in zip(transcoded.contents, counted.frames, strict=True):
+            _compare(content, frames)
     return sum(counted.frames)
 
 
@@ -77,7 +76,6 @@ class _Counted:
         durations_ms = [content.cut.duration_ms for content in contents]
         self._starts_ms = [0, *accumulate(durations_ms[:-1])]
         self.frames = [0] * len(contents)
-        self.early = [0] * len(contents)  # the same, of pictures that may be a millisecond early
         self.samples = 0
 
     def take(self, entry: Entry) -> None:
@@ -87,7 +85,6 @@ class _Counted:
         # A frame at the very start of a cut may be stored a tick before it.
         at_ms = entry.start_s * 1000 + Fraction(1, commands.TICKS_PER_MS)
         self.frames[max(0, bisect_right(self._starts_ms, at_ms) - 1)] += 1
-        self.early[max(0, bisect_right(self._starts_ms, at_ms + 1) - 1)] += 1
 
 
 def _compare(content: Content, frames: int) -> None:

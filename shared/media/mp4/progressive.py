@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 
 from shared.media.mp4.boxes import LARGE_HEADER_BYTES, MAX_ROWS, Header, Malformed, name, read_header
 from shared.media.mp4.fragments import Block, join_blocks, read_fragment, to_table
@@ -131,25 +132,33 @@ def _with_samples(track: Track, blocks: Mapping[int, list[Block]]) -> Track:
 
 
 def _as_it_is(track: Track, movie_timescale: int, duration_ms: int) -> TrackPlan:
-    """Plan a track with all its samples, shown as the encoder says, up to the end of the clip."""
+    """Plan a track with all its samples, shown as the encoder says, up to the end of the clip.
+
+    Edits of ours count whole milliseconds: what the first picture comes later than that, its media shows.
+    """
     samples = track.samples
-    lead_ms, start = _start(track, movie_timescale)
+    lead_s, first = _start(track, movie_timescale)
+    lead_ms = int(lead_s * MOVIE_TIMESCALE)
+    start = first - round((lead_s - Fraction(lead_ms, MOVIE_TIMESCALE)) * track.timescale)
+    shift = max(0, -start)
+    decode, shown, start = samples.decode_ticks + shift, samples.shown_ticks + shift, start + shift
+    decode[0] = 0
     shown_ms = max(1, duration_ms - lead_ms)
     end = start + shown_ms * track.timescale // MOVIE_TIMESCALE
     # The last picture is held to the end; how long an encoder says that it lasts may be nothing.
-    last_ticks = max(samples.last_ticks, end - int(samples.decode_ticks[-1]), 1)
-    decode, shown = samples.decode_ticks, samples.shown_ticks
+    last_ticks = max(samples.last_ticks, end - int(decode[-1]), 1)
     run = Run(0, samples, 0, len(samples), start, end, decode, shown, last_ticks)
     lead = (Edit(lead_ms, None),) if lead_ms else ()
-    edits = (*lead, Edit(shown_ms, start))
-    return TrackPlan(track, track.timescale, (run,), decode, shown, last_ticks, edits)
+    return TrackPlan(
+        track, track.timescale, (run,), decode, shown, last_ticks, (*lead, Edit(shown_ms, start))
+    )
 
 
-def _start(track: Track, movie_timescale: int) -> tuple[int, int]:
-    """Return for how long nothing is shown, and from which tick of the media on something is."""
-    lead_ms = 0
+def _start(track: Track, movie_timescale: int) -> tuple[Fraction, int]:
+    """Return for how many seconds nothing is shown, and from which tick of the media on something is."""
+    lead_ticks = 0
     for edit in track.edits:
         if edit.media_ticks is not None:
-            return lead_ms, edit.media_ticks
-        lead_ms += edit.duration_ticks * MOVIE_TIMESCALE // movie_timescale
-    return lead_ms, 0
+            return Fraction(lead_ticks, movie_timescale), edit.media_ticks
+        lead_ticks += edit.duration_ticks
+    return Fraction(lead_ticks, movie_timescale), 0
