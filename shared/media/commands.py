@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from shared.media.ticks import TICKS_PER_S
+
 PROGRESS_FD = 3
 FIRST_OUTPUT_FD = 4
 THREADS = 2  # of one decoder or encoder; more cost memory and gain little beside other work
@@ -186,7 +188,6 @@ class Frame:
     height: int
 
 
-TICKS_PER_MS = 90  # of the clip's pictures: 90 kHz holds every usual frame rate and every millisecond
 SAMPLES_PER_MS = 48  # of the clip's sound
 # Times are compared with this much mercy: start times are known to a microsecond, and two different
 # presentation times are further apart in every usual time base.
@@ -224,11 +225,11 @@ def encode(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool) -> tupl
 
 _H264 = (
     # Passthrough and a time base of our own: no frame is repeated or dropped to please a frame rate.
-    *("-fps_mode", "passthrough", "-enc_time_base:v", f"1:{TICKS_PER_MS * 1000}"),
+    *("-fps_mode", "passthrough", "-enc_time_base:v", f"1:{TICKS_PER_S}"),
     *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-threads", str(THREADS)),
     # A key frame each two seconds of time: a player seeks there, and the next clip is cut there.
     *("-force_key_frames", "expr:gte(t,n_forced*2)", "-forced-idr", "1"),
-    *("-video_track_timescale", str(TICKS_PER_MS * 1000)),
+    *("-video_track_timescale", str(TICKS_PER_S)),
 )
 _AAC = ("-c:a", "aac", "-b:a", "160k")
 # Sound may be this far from its time before silence is filled in, or sound left out. A lost packet is longer.
@@ -241,7 +242,7 @@ _ONE_GRAPH = ("-reinit_filter:v", "0")
 # Its edits say when the first picture is shown, in ticks of the pictures: a millisecond would be too coarse.
 _FRAGMENTS = (
     *("-movflags", "+delay_moov+default_base_moof+skip_trailer", "-frag_duration", "500000"),
-    *("-movie_timescale", str(TICKS_PER_MS * 1000)),
+    *("-movie_timescale", str(TICKS_PER_S)),
 )
 
 
@@ -263,15 +264,15 @@ def _graph(pieces: Sequence[Piece], frame: Frame | None, *, sound: bool) -> str:
 
 
 def _pictures(index: int, piece: Piece, frame: Frame) -> str:
-    time_base = f"settb=1/{TICKS_PER_MS * 1000}"
-    aside = _ASIDE_S * TICKS_PER_MS * 1000
+    time_base = f"settb=1/{TICKS_PER_S}"
+    aside = _ASIDE_S * TICKS_PER_S
     if not piece.pictures:
         black = f"color=black:size={frame.width}x{frame.height}:rate=1,trim=end_frame=1"
         return f"{black},{time_base},setpts=PTS-{aside},format=yuv420p,setsar=1"
     start = piece.start_s - _MERCY_S
     end = start + Fraction(piece.duration_ms, 1000)
     chosen = f"select='gte(t,{float(start):.7f})*lt(t,{float(end):.7f})'"
-    zero = round(piece.start_s * TICKS_PER_MS * 1000) + aside
+    zero = round(piece.start_s * TICKS_PER_S) + aside
     return f"[{index}:V:0]{time_base},{chosen},setpts=PTS-{zero},{_fitted(frame)}"
 
 

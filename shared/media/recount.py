@@ -9,13 +9,14 @@ from fractions import Fraction
 from itertools import accumulate
 
 from shared.kernel.errors import Conflict, Corrupt, NotFound, Transient
-from shared.media import commands
+from shared.media.commands import SAMPLES_PER_MS
 from shared.media.decode import decode_each
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.framecrc import Entry
 from shared.media.loopback import Loopback
 from shared.media.port import SourceBroken
 from shared.media.survey import Content
+from shared.media.ticks import TICKS_PER_MS
 from shared.media.transcode import Transcoded
 from shared.storage.port import Storage, StoredObject
 
@@ -83,7 +84,7 @@ class _Counted:
             self.samples += entry.duration
             return
         # A frame at the very start of a cut may be stored a tick before it.
-        at_ms = entry.start_s * 1000 + Fraction(1, commands.TICKS_PER_MS)
+        at_ms = entry.start_s * 1000 + Fraction(1, TICKS_PER_MS)
         self.frames[max(0, bisect_right(self._starts_ms, at_ms) - 1)] += 1
 
 
@@ -102,6 +103,6 @@ def _compare(content: Content, frames: int) -> None:
 def _compare_sound(transcoded: Transcoded, samples: int) -> None:
     """Raise Corrupt unless there is as much sound as there was to be."""
     duration_ms = transcoded.duration_ms
-    wanted = duration_ms * commands.SAMPLES_PER_MS if transcoded.sound else 0
+    wanted = duration_ms * SAMPLES_PER_MS if transcoded.sound else 0
     if abs(samples - wanted) > _AUDIO_TOLERANCE_SAMPLES:
         raise Corrupt(f"it has {samples} samples of sound for {duration_ms} ms")

@@ -28,3 +28,16 @@ async def decode_file(ffmpeg: Ffmpeg, path: Path) -> DecodedCounts:
     with path.open("rb") as file:
         await decode_each(ffmpeg, file, count)
     return DecodedCounts(video_frames=counts["video"], audio_samples=counts["audio"])
+
+
+async def picture_times_ms(ffmpeg: Ffmpeg, path: Path) -> list[float]:
+    """Return when each picture of a local MP4 is shown, as ffmpeg plays it."""
+    times_ms: list[float] = []
+
+    def note(entry: Entry) -> None:
+        if entry.stream.kind == "video":
+            times_ms.append(float(entry.start_s * 1000))
+
+    with path.open("rb") as file:
+        await decode_each(ffmpeg, file, note)
+    return times_ms

@@ -12,9 +12,11 @@ import pytest
 from shared.media.mp4.index import read_index
 from shared.media.mp4.tracks import Edit, Movie
 from shared.media.port import Cut
+from shared.media.ticks import TICKS_PER_MS
 from shared.storage.port import WriteOptions
 from spool.camera import Camera, Recording, extend, frame_numbers
 from tests.media.conftest import SECONDS, SMALL, Library
+from tests.media.decoded import picture_times_ms
 from tests.media.studio import Studio, beep_onsets_ms, frames_between, seconds_between, sound
 
 WHOLE_MS = SECONDS * 1000
@@ -89,6 +91,20 @@ async def test_a_clip_shows_exactly_the_frames_of_its_time(
     assert (clip.width, clip.height) == (320, 180)
 
 
+@pytest.mark.parametrize(("start_ms", "end_ms"), [(1001, 3000), (4000, 6000), (5010, 7990)])
+async def test_each_picture_is_shown_at_its_moment(
+    studio: Studio, library: Library, start_ms: int, end_ms: int
+) -> None:
+    recording, _ = await library.pair()
+    studio.add(recording.path)
+
+    await studio.cut(*pieces((recording, start_ms, end_ms)))
+
+    wanted = [number * 1000 / 30 - start_ms for number in frames_between(start_ms, end_ms, SMALL.frame_rate)]
+    times_ms = await picture_times_ms(studio.ffmpeg, studio.path("clip.mp4"))
+    assert times_ms == pytest.approx(wanted, abs=2 / TICKS_PER_MS)  # the source's ticks are others
+
+
 @pytest.mark.parametrize(("camera", "faststart"), CAMERAS)
 @pytest.mark.parametrize(
     "span",
@@ -130,7 +146,7 @@ async def test_a_piece_between_two_pictures_takes_its_time_and_shows_none(
     assert await frame_numbers(studio.path("clip.mp4")) == numbers_of(SMALL, *cuts)
     assert clip.duration_ms == 110
     assert movie.video is not None
-    assert movie.video.edits[0] == Edit(10, None)
+    assert movie.video.edits[0] == Edit(10 * TICKS_PER_MS, None)
 
 
 OVERLAPS = [
@@ -190,7 +206,7 @@ async def test_the_sound_after_each_joint_is_within_half_a_frame(studio: Studio,
     off_ms = [float(np.abs(onsets - second_ms).min()) for second_ms in inside]
     assert max(off_ms) <= 11 + BEEP_EARLY_MS
     assert movie.audio is not None
-    assert movie.audio.edits == (Edit(20_999, movie.audio.edits[0].media_ticks),)
+    assert movie.audio.edits == (Edit(20_999 * TICKS_PER_MS, movie.audio.edits[0].media_ticks),)
 
 
 async def test_a_minute_out_of_ten_reads_hardly_more_than_the_clip(studio: Studio, library: Library) -> None:
@@ -233,6 +249,21 @@ async def test_a_clip_is_a_source_like_any_other(studio: Studio, library: Librar
 
     assert clip.reencoded_because is None
     assert await frame_numbers(studio.path("second.mp4")) == list(range(75, 135))
+
+
+async def test_so_is_a_clip_of_several_edits_that_starts_between_two_pictures(
+    studio: Studio, library: Library
+) -> None:
+    pair = await library.pair()
+    for recording in pair:
+        studio.add(recording.path)
+    await studio.cut(*pieces((pair[0], 5010, 7777), (pair[1], 111, 5555)))
+
+    clip = await studio.cut(Cut("clip.mp4", 0, 4000), into="second.mp4")
+
+    assert clip.reencoded_because is None
+    wanted = numbers_of(SMALL, (pair[0], 5010, 7777), (pair[1], 111, 111 + 1233))
+    assert await frame_numbers(studio.path("second.mp4")) == wanted
 
 
 async def test_what_an_earlier_attempt_finished_is_adopted(studio: Studio, library: Library) -> None:

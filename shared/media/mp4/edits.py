@@ -37,6 +37,10 @@ def _placed(track: Track) -> Iterator[_Shown]:
         elapsed += edit.duration_ticks
 
 
+def _showing(track: Track) -> Iterator[_Shown]:
+    return (shown for shown in _placed(track) if shown.edit.media_ticks is not None)
+
+
 def is_simple(track: Track) -> bool:
     """Tell whether a track is shown by one edit at most, perhaps after an empty one."""
     kinds = [edit.media_ticks is not None for edit in track.edits]
@@ -46,14 +50,15 @@ def is_simple(track: Track) -> bool:
 def divide(movie: Movie, cut: Cut) -> list[tuple[Movie, Cut]]:
     """Divide a cut where an edit of its source ends, so that each piece is shown by one edit of each track.
 
-    Each piece comes with the movie as it would be with that edit alone, in its place. Raises CannotCopy when
-    an edit ends between two milliseconds, and when there are too many.
+    Each piece comes with the movie as it would be with that edit alone, in its place: behind one that shows
+    nothing, where there is one. Raises CannotCopy when an edit ends between two milliseconds, and when there
+    are too many.
     """
     if all(is_simple(track) for track in movie.tracks):
         return [(movie, cut)]
     moments = {cut.start_ms, cut.end_ms}
     for track in movie.tracks:
-        for shown in _placed(track):
+        for shown in _showing(track):
             ticks = cut.end_ms * movie.timescale // 1000 if shown.end_ticks is None else shown.end_ticks
             if cut.start_ms * movie.timescale < ticks * 1000 < cut.end_ms * movie.timescale:
                 if ticks * 1000 % movie.timescale:
@@ -81,8 +86,8 @@ def _alone(movie: Movie, at_ms: int) -> Movie:
 
 def _edits_at(movie: Movie, track: Track, at_ms: int) -> tuple[Edit, ...]:
     at = at_ms * movie.timescale
-    for shown in _placed(track):
-        if shown.start_ticks * 1000 <= at and (shown.end_ticks is None or at < shown.end_ticks * 1000):
+    for shown in _showing(track):
+        if shown.end_ticks is None or at < shown.end_ticks * 1000:
             lead = (Edit(shown.start_ticks, None),) if shown.start_ticks else ()
             return (*lead, shown.edit)
     return (Edit(at_ms, None),)  # nothing is shown any more

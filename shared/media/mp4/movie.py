@@ -16,9 +16,10 @@ import numpy as np
 from shared.media.mp4.boxes import HEADER_BYTES, LARGE_HEADER_BYTES, Ints, box, full_box, rows
 from shared.media.mp4.layout import Layout, chunks, lay_out
 from shared.media.mp4.selection import BEFORE, CannotCopy, Run, common_timescale, select_audio, select_video
-from shared.media.mp4.timeline import MOVIE_TIMESCALE, TrackPlan, place_audio, place_video
+from shared.media.mp4.timeline import TrackPlan, place_audio, place_video
 from shared.media.mp4.tracks import Movie, Track
 from shared.media.port import Cut
+from shared.media.ticks import TICKS_PER_MS, TICKS_PER_S
 
 _U32 = 1 << 32
 _HEADER_ROOM_BYTES = 1 << 28  # far more than any header of ours: then offsets may pass 32 bits
@@ -130,10 +131,11 @@ def write_header(tracks: Sequence[TrackPlan], layout: Layout, matrix: bytes, dur
     large = layout.media_bytes + LARGE_HEADER_BYTES >= _U32
     mdat_bytes = LARGE_HEADER_BYTES if large else HEADER_BYTES
     wide = layout.media_bytes + _HEADER_ROOM_BYTES >= _U32
+    duration_ticks = duration_ms * TICKS_PER_MS
     # The index holds offsets that depend on how long the index is; its length does not depend on them.
-    length = len(_write_moov(tracks, layout, 0, matrix, duration_ms, wide=wide))
+    length = len(_write_moov(tracks, layout, 0, matrix, duration_ticks, wide=wide))
     first = len(ftyp) + length + mdat_bytes
-    moov = _write_moov(tracks, layout, first, matrix, duration_ms, wide=wide)
+    moov = _write_moov(tracks, layout, first, matrix, duration_ticks, wide=wide)
     mdat = struct.pack(">I4s", 1 if large else HEADER_BYTES + layout.media_bytes, b"mdat")
     if large:
         mdat += struct.pack(">Q", LARGE_HEADER_BYTES + layout.media_bytes)
@@ -141,10 +143,10 @@ def write_header(tracks: Sequence[TrackPlan], layout: Layout, matrix: bytes, dur
 
 
 def _write_moov(
-    tracks: Sequence[TrackPlan], layout: Layout, first: int, matrix: bytes, duration_ms: int, *, wide: bool
+    tracks: Sequence[TrackPlan], layout: Layout, first: int, matrix: bytes, duration_ticks: int, *, wide: bool
 ) -> bytes:
     traks = [
-        _write_trak(number, track, offsets + first, duration_ms, wide=wide)
+        _write_trak(number, track, offsets + first, duration_ticks, wide=wide)
         for number, (track, offsets) in enumerate(zip(tracks, layout.offsets, strict=True), start=1)
     ]
     mvhd = full_box(
@@ -152,20 +154,20 @@ def _write_moov(
         1,
         0,
         # No times of making: the same request gives the same bytes.
-        struct.pack(">QQIQIH10x", 0, 0, MOVIE_TIMESCALE, duration_ms, _ONE, 0x0100),
+        struct.pack(">QQIQIH10x", 0, 0, TICKS_PER_S, duration_ticks, _ONE, 0x0100),
         matrix,
         struct.pack(">24xI", len(tracks) + 1),
     )
     return box(b"moov", mvhd, *traks)
 
 
-def _write_trak(number: int, plan: TrackPlan, offsets: Ints, duration_ms: int, *, wide: bool) -> bytes:
+def _write_trak(number: int, plan: TrackPlan, offsets: Ints, duration_ticks: int, *, wide: bool) -> bytes:
     track, is_video = plan.track, plan.track.handler == b"vide"
     tkhd = full_box(
         b"tkhd",
         1,
         _ENABLED_IN_MOVIE,
-        struct.pack(">QQI4xQ8xHHH2x", 0, 0, number, duration_ms, 0, 0, 0 if is_video else 0x0100),
+        struct.pack(">QQI4xQ8xHHH2x", 0, 0, number, duration_ticks, 0, 0, 0 if is_video else 0x0100),
         track.matrix if is_video else _UNITY,
         struct.pack(">II", *(track.size if is_video else (0, 0))),
     )

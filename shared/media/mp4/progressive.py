@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from fractions import Fraction
 
 from shared.media.mp4.boxes import LARGE_HEADER_BYTES, MAX_ROWS, Header, Malformed, name, read_header
 from shared.media.mp4.fragments import Block, join_blocks, read_fragment, to_table
 from shared.media.mp4.layout import Layout
 from shared.media.mp4.movie import write_header
 from shared.media.mp4.selection import CannotCopy, Run
-from shared.media.mp4.timeline import MOVIE_TIMESCALE, TrackPlan
+from shared.media.mp4.timeline import TrackPlan
 from shared.media.mp4.tracks import Edit, Movie, Track, read_movie
+from shared.media.ticks import TICKS_PER_MS, TICKS_PER_S
 
 BOX_BYTES = 16 << 20  # of a box that is held; the index of half a second has some thousand
 _UNTOLD_BYTES = 1 << 20  # of samples that a fragment only counts; an encoder's own have a row each
@@ -132,33 +132,25 @@ def _with_samples(track: Track, blocks: Mapping[int, list[Block]]) -> Track:
 
 
 def _as_it_is(track: Track, movie_timescale: int, duration_ms: int) -> TrackPlan:
-    """Plan a track with all its samples, shown as the encoder says, up to the end of the clip.
-
-    Edits of ours count whole milliseconds: what the first picture comes later than that, its media shows.
-    """
+    """Plan a track with all its samples, shown as the encoder says, up to the end of the clip."""
     samples = track.samples
-    lead_s, first = _start(track, movie_timescale)
-    lead_ms = int(lead_s * MOVIE_TIMESCALE)
-    start = first - round((lead_s - Fraction(lead_ms, MOVIE_TIMESCALE)) * track.timescale)
-    shift = max(0, -start)
-    decode, shown, start = samples.decode_ticks + shift, samples.shown_ticks + shift, start + shift
-    decode[0] = 0
-    shown_ms = max(1, duration_ms - lead_ms)
-    end = start + shown_ms * track.timescale // MOVIE_TIMESCALE
+    lead_ticks, start = _start(track, movie_timescale)
+    shown_ticks = max(1, duration_ms * TICKS_PER_MS - lead_ticks)
+    end = start + shown_ticks * track.timescale // TICKS_PER_S
     # The last picture is held to the end; how long an encoder says that it lasts may be nothing.
-    last_ticks = max(samples.last_ticks, end - int(decode[-1]), 1)
+    last_ticks = max(samples.last_ticks, end - int(samples.decode_ticks[-1]), 1)
+    decode, shown = samples.decode_ticks, samples.shown_ticks
     run = Run(0, samples, 0, len(samples), start, end, decode, shown, last_ticks)
-    lead = (Edit(lead_ms, None),) if lead_ms else ()
-    return TrackPlan(
-        track, track.timescale, (run,), decode, shown, last_ticks, (*lead, Edit(shown_ms, start))
-    )
+    lead = (Edit(lead_ticks, None),) if lead_ticks else ()
+    edits = (*lead, Edit(shown_ticks, start))
+    return TrackPlan(track, track.timescale, (run,), decode, shown, last_ticks, edits)
 
 
-def _start(track: Track, movie_timescale: int) -> tuple[Fraction, int]:
-    """Return for how many seconds nothing is shown, and from which tick of the media on something is."""
+def _start(track: Track, movie_timescale: int) -> tuple[int, int]:
+    """Return for how many ticks of the clip nothing is shown, and which tick of the media is then shown."""
     lead_ticks = 0
     for edit in track.edits:
         if edit.media_ticks is not None:
-            return Fraction(lead_ticks, movie_timescale), edit.media_ticks
-        lead_ticks += edit.duration_ticks
-    return Fraction(lead_ticks, movie_timescale), 0
+            return lead_ticks, edit.media_ticks
+        lead_ticks += edit.duration_ticks * TICKS_PER_S // movie_timescale
+    return lead_ticks, 0

@@ -16,8 +16,8 @@ import numpy as np
 from shared.media.mp4.boxes import Ints
 from shared.media.mp4.selection import CannotCopy, Run
 from shared.media.mp4.tracks import Edit, Track
+from shared.media.ticks import TICKS_PER_MS, TICKS_PER_S
 
-MOVIE_TIMESCALE = 1000  # milliseconds: what is asked for is what the file says
 # Sound may be this far from its picture after a joint: half an AAC frame at 48 kHz is 10.7 ms, and frames
 # that follow one another without a break sound better than exact ones.
 JOINT_TOLERANCE_MS = 11
@@ -33,7 +33,7 @@ class TrackPlan:
     decode: Ints
     shown: Ints
     last_ticks: int
-    edits: tuple[Edit, ...]  # durations are ticks of MOVIE_TIMESCALE
+    edits: tuple[Edit, ...]  # durations are ticks of the clip's clock
 
     def __len__(self) -> int:
         return len(self.decode)
@@ -74,7 +74,7 @@ class _VideoLine:
         self._runs: list[Run] = []
         self._decode: list[Ints] = []
         self._shown: list[Ints] = []
-        self._empty_ms = 0  # at the start, before the first picture
+        self._empty_ticks = 0  # of the movie: at the start, before the first picture
         self._edits: list[Edit] = []
         self._edit_end = 0  # where the last edit ends on the media timeline
         self._hidden_end = 0  # after everything placed so far that must not be shown again
@@ -92,13 +92,13 @@ class _VideoLine:
         else:
             shift = self._shift_behind(runs)
             self._place(runs, shift)
-            self._edits.append(Edit(duration_ms, start + shift))
+            self._edits.append(Edit(duration_ms * TICKS_PER_MS, start + shift))
             self._edit_end = end + shift
         self._hidden_end = max(self._edit_end, *(int(shown.max()) + 1 for shown in self._shown[-len(runs) :]))
 
     def _hold(self, duration_ms: int) -> None:
         if not self._edits:
-            self._empty_ms += duration_ms
+            self._empty_ticks += duration_ms * TICKS_PER_MS
             return
         before = self._edit_end
         self._lengthen(duration_ms)
@@ -108,8 +108,8 @@ class _VideoLine:
 
     def _lengthen(self, duration_ms: int) -> None:
         last = self._edits[-1]
-        self._edits[-1] = Edit(last.duration_ticks + duration_ms, last.media_ticks)
-        self._edit_end += duration_ms * self._timescale // MOVIE_TIMESCALE
+        self._edits[-1] = Edit(last.duration_ticks + duration_ms * TICKS_PER_MS, last.media_ticks)
+        self._edit_end += duration_ms * self._timescale // 1000
 
     def _start(self, runs: Sequence[Run], duration_ms: int) -> None:
         """Place the first pictures where the media starts.
@@ -119,13 +119,13 @@ class _VideoLine:
         """
         start, end = runs[0].start, runs[0].end
         first = min(int(run.shown[run.shown >= start].min(initial=end)) for run in runs)
-        gap_ms = (first - start) * MOVIE_TIMESCALE // self._timescale
-        gap_ticks = gap_ms * self._timescale // MOVIE_TIMESCALE
-        shift = max(-int(runs[0].decode[0]), -(start + gap_ticks))
+        empty = (first - start) * TICKS_PER_S // self._timescale
+        shown_from = start + empty * self._timescale // TICKS_PER_S
+        shift = max(-int(runs[0].decode[0]), -shown_from)
         self._place(runs, shift)
         self._decode[0][0] = 0
-        self._empty_ms += gap_ms
-        self._edits.append(Edit(duration_ms - gap_ms, start + gap_ticks + shift))
+        self._empty_ticks += empty
+        self._edits.append(Edit(duration_ms * TICKS_PER_MS - empty, shown_from + shift))
         self._edit_end = end + shift
 
     def _joins(self, runs: Sequence[Run]) -> bool:
@@ -151,7 +151,7 @@ class _VideoLine:
     def plan(self, track: Track) -> TrackPlan:
         if not self._runs:
             raise CannotCopy("no picture is shown in the cuts")
-        leading = (Edit(self._empty_ms, None),) if self._empty_ms else ()
+        leading = (Edit(self._empty_ticks, None),) if self._empty_ticks else ()
         return TrackPlan(
             track=track,
             timescale=self._timescale,
@@ -210,7 +210,7 @@ class _AudioLine:
         if first >= len(run):
             return first, exact
         off = self._end - (int(run.decode[first]) + exact)
-        tolerance = self._timescale * JOINT_TOLERANCE_MS // MOVIE_TIMESCALE
+        tolerance = self._timescale * JOINT_TOLERANCE_MS // 1000
         return first, exact + off if abs(off) <= tolerance else exact
 
     def _append(self, run: Run, first: int, stop: int, shift: int) -> None:
@@ -233,16 +233,17 @@ class _AudioLine:
         self._end = int(chosen[-1]) + after
 
     def _ticks(self, duration_ms: int) -> int:
-        return round(duration_ms * self._timescale / MOVIE_TIMESCALE)
+        return round(duration_ms * self._timescale / 1000)
 
     def plan(self, track: Track, duration_ms: int) -> TrackPlan | None:
         if not self._runs:
             return None
-        late_ms = max(0, -(self._zero * MOVIE_TIMESCALE // self._timescale))
-        if late_ms >= duration_ms:
+        late = max(0, -(self._zero * TICKS_PER_S // self._timescale))
+        if late >= duration_ms * TICKS_PER_MS:
             return None
-        leading = (Edit(late_ms, None),) if late_ms else ()
-        shown = Edit(duration_ms - late_ms, max(0, self._zero + self._ticks(late_ms)))
+        leading = (Edit(late, None),) if late else ()
+        heard_from = max(0, self._zero + late * self._timescale // TICKS_PER_S)
+        heard = Edit(duration_ms * TICKS_PER_MS - late, heard_from)
         decode = np.concatenate(self._decode)
         return TrackPlan(
             track=track,
@@ -251,5 +252,5 @@ class _AudioLine:
             decode=decode,
             shown=decode,
             last_ticks=self._runs[-1].ticks_after_last,
-            edits=(*leading, shown),
+            edits=(*leading, heard),
         )
