@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.media.mp4.boxes import FULL_BYTES, Ints, Malformed, child, children, read_rows, unpack, walk
-from shared.media.mp4.tables import MAX_TICKS, SampleTable
+from shared.media.mp4.tables import MAX_TICKS, Samples, SampleTable
 
 MAX_RUNS = 4096  # of samples in one fragment, of all tracks; ffmpeg writes one for each track
 
@@ -34,28 +34,11 @@ class Defaults:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """Samples of one track in decode order, one entry each. Times are ticks of the track's time scale."""
+class Block(Samples):
+    """Samples of one track that come one after another in fragments."""
 
-    decode_ticks: Ints
-    composition_ticks: NDArray[np.int32]
-    sizes: NDArray[np.uint32]
-    offsets: Ints
     alone: NDArray[np.bool_]  # whether a sample can be decoded without others
     end_ticks: int  # when the last sample ends
-
-    def __len__(self) -> int:
-        return len(self.decode_ticks)
-
-    @property
-    def shown_ticks(self) -> Ints:
-        """When each sample is shown."""
-        return self.decode_ticks + self.composition_ticks
-
-    @property
-    def memory_bytes(self) -> int:
-        arrays = (self.decode_ticks, self.composition_ticks, self.sizes, self.offsets, self.alone)
-        return sum(array.nbytes for array in arrays)
 
 
 def read_defaults(mvex: memoryview) -> dict[int, Defaults]:

@@ -7,7 +7,7 @@ they add up to is checked before anything is expanded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,13 @@ MAX_TICKS = 1 << 53  # of decode time: the sums below stay far from 64 bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SampleTable:
+class Samples:
     """One entry per sample, in decode order. Times are ticks of the track's time scale, offsets bytes."""
 
     decode_ticks: Ints
     composition_ticks: NDArray[np.int32]  # from decoding to showing; may be negative
     sizes: NDArray[np.uint32]
     offsets: Ints
-    sync: Ints | None  # which samples can be decoded alone, ascending; None: all of them
-    last_ticks: int  # how long the last sample lasts
 
     def __len__(self) -> int:
         return len(self.decode_ticks)
@@ -38,8 +36,16 @@ class SampleTable:
 
     @property
     def memory_bytes(self) -> int:
-        arrays = (self.decode_ticks, self.composition_ticks, self.sizes, self.offsets, self.sync)
-        return sum(array.nbytes for array in arrays if array is not None)
+        values = (getattr(self, field.name) for field in fields(self))
+        return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleTable(Samples):
+    """All samples of a track."""
+
+    sync: Ints | None  # which samples can be decoded alone, ascending; None: all of them
+    last_ticks: int  # how long the last sample lasts
 
     def sync_before(self, sample: int) -> int:
         """Return how many samples up to and including `sample` can be decoded alone."""
