@@ -11,37 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import imageio_ffmpeg
 
+from bench.footage import FRAME_RATE, download, numbers_of, opened, repeated, stocked, take_footage, upload
 from bench.report import Goal, Options, Report, read_options
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Cut
-from shared.runtime.clock import SystemClock
-from shared.storage.local import FileStorage
 from shared.storage.port import Storage, WriteOptions
-from shared.storage.s3 import S3Storage
-from spool.camera import Camera, Recording, extend, frame_numbers, record
-
-MIB = 1 << 20
-FRAME_RATE = 30
-# As the cameras that were measured for the goals: 1.6 Mbit/s with sound, closed groups of two seconds.
-CAMERA = Camera(width=1280, height=720, gop_frames=60, b_frames=3, encoder_options=("-b:v", "1400k"))
-CACHE = Path(__file__).resolve().parents[1] / "build" / "bench"
+from spool.camera import Recording
 
 WARM_UP_KEY = "warm-up.mp4"
 WARM_UP_MS = (1_000, 3_000)
@@ -117,18 +105,10 @@ async def run_bench(options: Options) -> Report:
     """Make the sources, run every case, and look at the clips."""
     size = QUICK if options.quick else FULL
     footage = await take_footage(size.footage_ms)
-    sources = {copies: await repeated(footage, copies) for copies in (size.source_copies, size.long_copies)}
-    with tempfile.TemporaryDirectory(prefix="spool-bench-") as directory:
-        address = store_address(Path(directory))
-        async with opened(address) as store:
-            await upload(store, footage.path, WARM_UP_KEY)
-            for copies, path in sources.items():
-                await upload(store, path, f"{copies}.mp4")
-            try:
-                return await compare(size, footage, store, address)
-            finally:
-                async for stored in store.walk():
-                    await store.delete(stored.key)
+    copies = (size.source_copies, size.long_copies)
+    files = {f"{number}.mp4": await repeated(footage, number) for number in copies}
+    async with stocked({WARM_UP_KEY: footage.path, **files}) as (store, address):
+        return await compare(size, footage, store, address)
 
 
 async def compare(size: Size, footage: Recording, store: Storage, address: str) -> Report:
@@ -218,70 +198,6 @@ def expected_numbers(case: Case, footage_frames: int) -> list[int]:
     """Return the numbers in the frames shown in [start, end): they begin again with each copy."""
     low, high = (-(-moment_ms * FRAME_RATE // 1000) for moment_ms in (case.start_ms, case.end_ms))
     return [number % footage_frames for number in range(low, high)]
-
-
-async def numbers_of(store: Storage, key: str) -> list[int]:
-    with tempfile.TemporaryDirectory(prefix="spool-bench-") as directory:
-        path = Path(directory) / "clip.mp4"
-        await download(store, key, path)
-        return await frame_numbers(path)
-
-
-async def take_footage(duration_ms: int) -> Recording:
-    """Record what all sources are made of, unless an earlier run did."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    path = CACHE / f"footage-{duration_ms}.mp4"
-    if not path.exists():
-        made = path.with_suffix(".new.mp4")
-        await record(made, start_ms=0, duration_ms=duration_ms, camera=CAMERA)
-        made.replace(path)
-    return Recording(path, range(duration_ms * FRAME_RATE // 1000), 0, duration_ms)
-
-
-async def repeated(footage: Recording, copies: int) -> Path:
-    """Repeat the footage without encoding it, unless an earlier run did."""
-    path = CACHE / f"{footage.path.stem}-{copies}.mp4"
-    if not path.exists():
-        made = path.with_suffix(".new.mp4")
-        await extend(footage, copies, made)
-        made.replace(path)
-    return path
-
-
-def store_address(directory: Path) -> str:
-    """Return a place of this run's own on the S3 server, or in a directory."""
-    bucket = os.environ.get("SPOOL_TEST_S3")
-    if not bucket:
-        return directory.as_uri()
-    return urlsplit(bucket)._replace(path=f"/bench-{uuid4().hex}").geturl()
-
-
-@asynccontextmanager
-async def opened(address: str) -> AsyncIterator[Storage]:
-    store: Storage
-    if address.startswith("s3:"):
-        store = await S3Storage.open(address, journal=None)
-    else:
-        root = Path(unquote(urlsplit(address).path))
-        store = await FileStorage.open(root, public_url="", signing_key=b"", clock=SystemClock())
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def upload(store: Storage, path: Path, key: str) -> None:
-    with path.open("rb") as file:
-        async with store.writer(key, WriteOptions(content_type="video/mp4")) as writer:
-            while chunk := await asyncio.to_thread(file.read, MIB):
-                await writer.write(chunk)
-
-
-async def download(store: Storage, key: str, path: Path) -> None:
-    with path.open("wb") as file:
-        async with store.read(key) as chunks:
-            async for chunk in chunks:
-                await asyncio.to_thread(file.write, chunk)
 
 
 def measure(case: Case) -> Measured:

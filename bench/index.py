@@ -25,14 +25,14 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
+from bench.footage import made_once, repeated, take_footage
 from bench.report import Goal, Options, Report, read_options
 from shared.media.mp4.boxes import walk
 from shared.media.mp4.index import Indexes, SourceIndex
 from shared.runtime.clock import SystemClock
 from shared.storage.local import FileStorage
-from spool.camera import Camera, Recording, extend, record
+from spool.camera import Camera
 
-CACHE = Path(__file__).resolve().parents[1] / "build" / "bench"
 CAMERA = Camera(
     width=128, height=72, gop_frames=60, encoder_options=("-b:v", "24k", "-b:a", "24k", "-ac", "1")
 )
@@ -89,10 +89,10 @@ def main(arguments: list[str]) -> int:
 
 async def run_bench(options: Options) -> Report:
     hours = QUICK_HOURS if options.quick else FULL_HOURS
-    footage = await take_footage()
-    progressive = await repeated(footage, hours)
-    listed = fragmented(progressive, FRAGMENTED + "+global_sidx", "sidx")
-    unlisted = fragmented(progressive, FRAGMENTED + "+skip_trailer", "walk")
+    footage = await take_footage(FOOTAGE_MS, CAMERA, "index")
+    progressive = await repeated(footage, hours * 3_600_000 // FOOTAGE_MS)
+    listed = await fragmented(progressive, FRAGMENTED + "+global_sidx", "sidx")
+    unlisted = await fragmented(progressive, FRAGMENTED + "+skip_trailer", "walk")
     middle_ms = hours * 1_800_000 + 1_234
     span = (middle_ms, middle_ms + CLIP_MS)
 
@@ -225,33 +225,11 @@ def expand(stbl: dict[bytes, bytes]) -> list[tuple[int, int, int, int]]:
     return list(zip(times, composition, sizes, offsets, strict=True))
 
 
-async def take_footage() -> Recording:
-    """Record what the sources are made of, unless an earlier run did."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    path = CACHE / f"index-{FOOTAGE_MS}.mp4"
-    if not path.exists():
-        made = path.with_suffix(".new.mp4")
-        await record(made, start_ms=0, duration_ms=FOOTAGE_MS, camera=CAMERA)
-        made.replace(path)
-    return Recording(path, range(FOOTAGE_MS * 30 // 1000), 0, FOOTAGE_MS)
-
-
-async def repeated(footage: Recording, hours: int) -> Path:
-    path = CACHE / f"index-{hours}-h.mp4"
-    if not path.exists():
-        made = path.with_suffix(".new.mp4")
-        await extend(footage, hours * 3_600_000 // FOOTAGE_MS, made)
-        made.replace(path)
-    return path
-
-
-def fragmented(progressive: Path, flags: str, name: str) -> Path:
-    path = progressive.with_name(f"{progressive.stem}-{name}.mp4")
-    if not path.exists():
-        made = path.with_suffix(".new.mp4")
+async def fragmented(progressive: Path, flags: str, name: str) -> Path:
+    async def divide(made: Path) -> None:
         _ffmpeg("-i", str(progressive), "-c", "copy", "-movflags", flags, str(made))
-        made.replace(path)
-    return path
+
+    return await made_once(f"{progressive.stem}-{name}", divide)
 
 
 if __name__ == "__main__":

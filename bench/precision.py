@@ -24,21 +24,8 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from bench.clip import (
-    CASE_LIMIT_S,
-    FRAME_RATE,
-    Case,
-    cpu_s,
-    download,
-    frames,
-    in_the_usual_way,
-    numbers_of,
-    opened,
-    repeated,
-    store_address,
-    take_footage,
-    upload,
-)
+from bench.clip import CASE_LIMIT_S, Case, cpu_s, frames, in_the_usual_way
+from bench.footage import FRAME_RATE, download, numbers_of, opened, repeated, stocked, take_footage, upload
 from bench.report import Goal, Options, Report, read_options
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
@@ -91,16 +78,10 @@ async def run_bench(options: Options) -> Report:
     """Make the sources, run every case, and look at the clips."""
     size = QUICK if options.quick else FULL
     footage = await take_footage(size.footage_ms)
-    with tempfile.TemporaryDirectory(prefix="spool-bench-") as directory:
-        address = store_address(Path(directory))
-        async with opened(address) as store:
-            for copies in (size.source_copies, size.long_copies):
-                await upload(store, await repeated(footage, copies), f"{copies}.mp4")
-            try:
-                return await compare(size, footage, store, address)
-            finally:
-                async for stored in store.walk():
-                    await store.delete(stored.key)
+    copies = (size.source_copies, size.long_copies)
+    files = {f"{number}.mp4": await repeated(footage, number) for number in copies}
+    async with stocked(files) as (store, address):
+        return await compare(size, footage, store, address)
 
 
 async def compare(size: Size, footage: Recording, store: Storage, address: str) -> Report:
