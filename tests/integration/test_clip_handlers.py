@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -23,6 +23,7 @@ from shared.events.clip import (
     ClipRefused,
     ClipRequested,
 )
+from shared.events.envelope import EventData
 from shared.events.fields import WireRange
 from shared.events.source import SourceAvailable, SourceRemoved
 from shared.inbox.outcome import Done, Later, LeaseLost, Outcome, WorldMoved
@@ -41,6 +42,8 @@ from shared.outbox.writing import Outbox
 from shared.storage.local import FileStorage
 from shared.storage.port import StoredObject, WriteOptions
 from tests.integration.workshop import told
+
+E = TypeVar("E", bound=EventData)
 
 NOON_MS = 1_795_348_800_000
 SETTLE_MS = 2_000
@@ -214,6 +217,14 @@ def desk(clipper: Clipper, database: Database) -> Desk:
     return Desk(clipper, database)
 
 
+def answer(outcome: Outcome, kind: type[E]) -> E:
+    """Return the one event that work ended with, which is of this kind."""
+    assert isinstance(outcome, Done)
+    [event] = outcome.events
+    assert isinstance(event, kind)
+    return event
+
+
 async def test_the_reference_lists_what_the_clipper_works(clipper: Clipper) -> None:
     assert tuple(route.data for route in routes(clipper, None)) == RECEIVES
     assert {data.type for data in SENDS} == {ClipRequested.type, *OUTCOME_OF}
@@ -226,9 +237,7 @@ async def test_a_clip_across_two_sources_is_cut_from_both_and_announced(desk: De
 
     outcome = await desk.ask(request())
 
-    assert isinstance(outcome, Done)
-    [event] = outcome.events
-    assert isinstance(event, ClipAvailable)
+    event = answer(outcome, ClipAvailable)
     assert event.source_keys == ("a.mp4", "b.mp4")
     assert event.clip.key == "clips/cam-1/clip-1.mp4"
     assert [(t.size, t.width) for t in event.thumbnails] == [("original", 640), ("300", 300), ("640", 640)]
@@ -269,9 +278,7 @@ async def test_a_clip_tells_what_it_shows_and_what_was_encoded_anew(
 
     outcome = await desk.ask(request().model_copy(update={"precision": precision}))
 
-    assert isinstance(outcome, Done)
-    [event] = outcome.events
-    assert isinstance(event, ClipAvailable)
+    event = answer(outcome, ClipAvailable)
     assert event.precision == precision
     assert desk.media.precisions == [event.clip.precision] == [precision or "edit-list"]
     assert event.clip.shown_range == utc_range(*shown_ms)
@@ -322,9 +329,7 @@ async def test_what_was_not_recorded_is_named(desk: Desk) -> None:
 
     outcome = await desk.ask(request())
 
-    assert isinstance(outcome, Done)
-    [event] = outcome.events
-    assert isinstance(event, ClipNotAvailable)
+    event = answer(outcome, ClipNotAvailable)
     [gap] = event.missing
     assert (gap.start_timestamp_in_ms, gap.end_timestamp_in_ms) == (NOON_MS + 15_000, NOON_MS + 30_000)
 
@@ -353,8 +358,7 @@ async def test_a_source_that_comes_while_a_request_registers_is_seen(desk: Desk)
     work = Registering(waiting_since_ms=await desk.database.now_ms())
     outcome = await cut_clip(request(), work=work, clipper=desk.clipper)
 
-    assert isinstance(outcome, Done)
-    assert isinstance(outcome.events[0], ClipAvailable)
+    answer(outcome, ClipAvailable)
 
 
 async def test_a_request_over_http_is_written_down_and_told_together_or_not_at_all(desk: Desk) -> None:
@@ -381,13 +385,9 @@ async def test_a_request_that_ended_without_a_clip_can_be_made_again(desk: Desk)
 
     available = await desk.ask(request())
 
-    assert isinstance(missing, Done)
-    assert isinstance(missing_again, Done)
-    assert isinstance(available, Done)
-    assert missing_again.events == missing.events, "the same answer has the same revision, so the same id"
-    [event] = available.events
-    assert isinstance(event, ClipAvailable)
-    assert event.revision == 2
+    said, said_again = answer(missing, ClipNotAvailable), answer(missing_again, ClipNotAvailable)
+    assert said_again == said, "the same answer has the same revision, so the same id"
+    assert answer(available, ClipAvailable).revision == 2
 
 
 async def test_a_source_that_is_announced_again_is_corrected(desk: Desk) -> None:
@@ -396,8 +396,7 @@ async def test_a_source_that_is_announced_again_is_corrected(desk: Desk) -> None
 
     outcome = await desk.ask(request())
 
-    assert isinstance(outcome, Done)
-    assert isinstance(outcome.events[0], ClipAvailable)
+    answer(outcome, ClipAvailable)
 
 
 async def test_a_source_that_is_announced_without_an_end_is_asked_for_it(desk: Desk) -> None:
@@ -406,9 +405,7 @@ async def test_a_source_that_is_announced_without_an_end_is_asked_for_it(desk: D
 
     outcome = await desk.ask(request(start_ms=20_000, end_ms=26_000))
 
-    assert isinstance(outcome, Done)
-    [event] = outcome.events
-    assert isinstance(event, ClipNotAvailable)
+    event = answer(outcome, ClipNotAvailable)
     assert [gap.start_timestamp_in_ms - NOON_MS for gap in event.missing] == [25_000]
 
 
@@ -460,12 +457,9 @@ async def test_a_broken_source_is_named_and_the_next_clip_is_fine(desk: Desk) ->
 
     fine = await desk.ask(request("clip-2"))
 
-    assert isinstance(failed, Done)
-    [event] = failed.events
-    assert isinstance(event, ClipFailed)
+    event = answer(failed, ClipFailed)
     assert (event.source_key, event.fault, event.reason) == ("a.mp4", "source", "a.mp4 is not media")
-    assert isinstance(fine, Done)
-    assert isinstance(fine.events[0], ClipAvailable)
+    answer(fine, ClipAvailable)
 
 
 async def test_what_is_left_of_a_source_that_was_cut_off_is_shown_and_the_loss_is_told(desk: Desk) -> None:
@@ -476,9 +470,7 @@ async def test_what_is_left_of_a_source_that_was_cut_off_is_shown_and_the_loss_i
 
     outcome = await desk.ask(request())
 
-    assert isinstance(outcome, Done)
-    [event] = outcome.events
-    assert isinstance(event, ClipAvailable)
+    event = answer(outcome, ClipAvailable)
     assert event.missing == (utc_range(24_000, 30_000),)
     assert event.clip.shown_range == utc_range(10_000, 24_000)
     assert event.clip.duration_ms == 14_000
@@ -498,9 +490,7 @@ async def test_another_source_stands_in_for_the_end_of_one_that_was_cut_off(desk
 
     outcome = await desk.ask(request())
 
-    assert isinstance(outcome, Done)
-    [event] = outcome.events
-    assert isinstance(event, ClipAvailable)
+    event = answer(outcome, ClipAvailable)
     assert event.missing is None
     assert event.source_keys == ("a.mp4", "b.mp4")
 
@@ -511,9 +501,7 @@ async def test_a_source_of_which_nothing_wanted_is_left_is_broken(desk: Desk) ->
 
     outcome = await desk.ask(request())
 
-    assert isinstance(outcome, Done)
-    [event] = outcome.events
-    assert isinstance(event, ClipFailed)
+    event = answer(outcome, ClipFailed)
     assert (event.source_key, event.fault) == ("a.mp4", "source")
 
 
@@ -524,8 +512,7 @@ async def test_many_sources_that_were_cut_off_are_not_tried_for_ever(desk: Desk)
 
     outcome = await desk.ask(request())
 
-    assert isinstance(outcome, Done)
-    assert isinstance(outcome.events[0], ClipFailed)
+    answer(outcome, ClipFailed)
 
 
 async def test_a_refusal_is_kept_and_said_the_same_again(desk: Desk) -> None:
@@ -534,12 +521,9 @@ async def test_a_refusal_is_kept_and_said_the_same_again(desk: Desk) -> None:
 
     again = await desk.ask(backwards)
 
-    assert isinstance(first, Done)
-    assert isinstance(again, Done)
-    [event] = first.events
-    assert isinstance(event, ClipRefused)
+    event = answer(first, ClipRefused)
     assert (event.reason, event.field) == ("end_before_start", "endTimestampInMs")
-    assert again.events == first.events
+    assert answer(again, ClipRefused) == event
 
 
 async def test_two_workers_on_one_request_conclude_it_once(desk: Desk) -> None:
@@ -551,9 +535,7 @@ async def test_two_workers_on_one_request_conclude_it_once(desk: Desk) -> None:
     with pytest.raises(WorldMoved):
         await desk.commit(other)
 
-    assert isinstance(one, Done)
-    assert isinstance(other, Done)
-    assert other.events == one.events
+    assert answer(other, ClipAvailable) == answer(one, ClipAvailable)
 
 
 async def test_a_request_is_seen_from_the_moment_it_is_worked_on(desk: Desk) -> None:
@@ -578,8 +560,7 @@ async def test_who_asked_hears_that_a_clip_was_given_up(desk: Desk) -> None:
     outcome = await give_up_clip(request(), reason="the store was away for a day", clipper=desk.clipper)
     await desk.commit(outcome)
 
-    [event] = outcome.events
-    assert isinstance(event, ClipFailed)
+    event = answer(outcome, ClipFailed)
     assert (event.fault, event.reason) == ("spool", "the store was away for a day")
     row = await desk.clipper.clips.find("clip-1")
     assert row is not None

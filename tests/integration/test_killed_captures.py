@@ -32,20 +32,10 @@ PARTS = 4  # of 8 MiB in a bucket; of 1 MiB in a directory, where there are more
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a fragmented MP4 of more than 33 MiB: noise, which does not compress."""
     path = tmp_path_factory.mktemp("capture") / "capture.mp4"
-    picture = "testsrc2=s=640x360:r=25,noise=alls=80:allf=t"
+    noise = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25,noise=alls=80:allf=t", "-frames:v", "250")
     subprocess.run(
         [
-            *(
-                imageio_ffmpeg.get_ffmpeg_exe(),
-                "-v",
-                "error",
-                "-f",
-                "lavfi",
-                "-i",
-                picture,
-                "-frames:v",
-                "250",
-            ),
+            *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *noise),
             *("-c:v", "libx264", "-preset", "ultrafast", "-qp", "10", "-g", "5"),
             *("-movflags", "frag_keyframe+empty_moov+default_base_moof", str(path)),
         ],
@@ -94,6 +84,16 @@ async def killed(capture: Capture) -> None:
         sys.executable, "-m", "tests.integration.capturing", capture.told()
     )
     assert await process.wait() == -signal.SIGKILL
+
+
+async def journal_of_the_dead(
+    database: Database, address: str, recording: Path, tmp_path: Path
+) -> UploadJournal:
+    """Let the writer of a capture die after its first part, and its claim too; return the journal."""
+    owner = await claim(database)
+    await killed(Capture(str(recording), address, f"sqlite:///{tmp_path}/spool.db", owner, 1))
+    await let_claims_die(database)
+    return journal_of(database, address)
 
 
 async def swept(storage: Storage, journal: UploadJournal) -> Swept:
@@ -148,10 +148,7 @@ async def test_what_was_confirmed_before_the_kill_is_an_object_that_plays(
 async def test_a_sweeper_killed_between_completing_and_marking_is_followed_by_one_that_marks(
     s3_url: str, database: Database, recording: Path, tmp_path: Path
 ) -> None:
-    owner = await claim(database)
-    await killed(Capture(str(recording), s3_url, f"sqlite:///{tmp_path}/spool.db", owner, 1))
-    await let_claims_die(database)
-    journal = journal_of(database, s3_url)
+    journal = await journal_of_the_dead(database, s3_url, recording, tmp_path)
     storage = await open_store(s3_url, journal)
     [row] = await journal.rows()
     assert row.upload_id is not None
@@ -171,10 +168,7 @@ async def test_a_sweeper_killed_between_completing_and_marking_is_followed_by_on
 async def test_a_capture_never_replaces_an_object_and_is_told_as_an_orphan(
     address: str, database: Database, recording: Path, tmp_path: Path
 ) -> None:
-    owner = await claim(database)
-    await killed(Capture(str(recording), address, f"sqlite:///{tmp_path}/spool.db", owner, 1))
-    await let_claims_die(database)
-    journal = journal_of(database, address)
+    journal = await journal_of_the_dead(database, address, recording, tmp_path)
     storage = await open_store(address, None)
     async with storage.writer(KEY, WriteOptions()) as writer:
         await writer.write(b"somebody else's")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from random import Random
-from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
@@ -16,6 +13,7 @@ from shared.kernel.errors import Conflict, NotFound
 from shared.storage.port import StoredObject, WriteOptions
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_bucket import S3Limits
+from tests.integration.s3_gate import Line, S3Gate, opened_behind
 
 MIB = 1 << 20
 SOURCE = Random(5).randbytes(13 * MIB)
@@ -34,62 +32,29 @@ def refusal(status: int, code: str) -> bytes:
 
 
 @dataclass
-class Gate:
-    """Passes requests to a server, and answers the copies among them by itself as long as it is told to."""
+class Gate(S3Gate):
+    """Answers the copies among the requests by itself as long as it is told to."""
 
-    host: str
-    port: int
     answers: list[bytes | None] = field(default_factory=list)  # for the next copies; None lets one through
     before_copy: Callable[[], Awaitable[object]] | None = None  # of the last one in `answers`
     copies: int = 0
     unconditional: int = 0  # copies that do not say which version of the source they mean
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def open(self, resources: AsyncExitStack) -> str:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 20)
-        resources.push_async_callback(self._close, server)
-        host, port = server.sockets[0].getsockname()
-        return f"http://{host}:{port}"
-
-    async def _close(self, server: asyncio.Server) -> None:
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        server, to_server = await asyncio.open_connection(self.host, self.port)
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass_requests(client, to_server, to_client))
-                both.create_task(self._pass_answers(server, to_client))
-        except* (ConnectionError, EOFError):
-            pass
-        finally:
-            to_client.close()
-            to_server.close()
-            self._tasks.discard(task)
-
-    async def _pass_requests(
-        self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, to_client: asyncio.StreamWriter
-    ) -> None:
+    async def pass_requests(self, line: Line) -> None:
         while True:
-            request = await client.readuntil(b"\r\n\r\n")
+            request = await line.client.readuntil(b"\r\n\r\n")
             if b"\r\nx-amz-copy-source:" in request and (answer := await self._answer(request)):
-                to_client.write(answer)
+                line.to_client.write(answer)
                 continue
-            to_server.write(request)
+            line.to_server.write(request)
             length = _LENGTH.search(request)
             left_bytes = int(length[1]) if length else 0
             while left_bytes:
-                chunk = await client.read(min(left_bytes, MIB))
+                chunk = await line.client.read(min(left_bytes, MIB))
                 if not chunk:
                     raise EOFError
-                to_server.write(chunk)
-                await to_server.drain()
+                line.to_server.write(chunk)
+                await line.to_server.drain()
                 left_bytes -= len(chunk)
 
     async def _answer(self, request: bytes) -> bytes | None:
@@ -101,12 +66,6 @@ class Gate:
         if not self.answers and self.before_copy:
             await self.before_copy()
         return answer
-
-    async def _pass_answers(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        while chunk := await server.read(MIB):
-            to_client.write(chunk)
-            await to_client.drain()
-        raise EOFError
 
 
 @dataclass
@@ -134,16 +93,8 @@ class Way:
 
 @pytest.fixture
 async def way(s3_url: str) -> AsyncIterator[Way]:
-    async with AsyncExitStack() as resources:
-        options = {name: values[0] for name, values in parse_qs(urlsplit(s3_url).query).items()}
-        server = urlsplit(options["endpoint"])
-        gate = Gate(server.hostname or "", server.port or 80)
-        endpoint = await gate.open(resources)
-        through = urlsplit(s3_url)._replace(query=urlencode(options | {"endpoint": endpoint})).geturl()
-        storage = await S3Storage.open(through, journal=None, limits=QUICK)
-        resources.push_async_callback(storage.close)
-        direct = await S3Storage.open(s3_url, journal=None)
-        resources.push_async_callback(direct.close)
+    gate = Gate()
+    async with opened_behind(gate, s3_url, QUICK) as (storage, direct):
         yield Way(gate, storage, direct, await store(direct, "source", SOURCE))
 
 

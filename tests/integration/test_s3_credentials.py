@@ -11,7 +11,7 @@ from aiobotocore.session import get_session
 
 from shared.storage.port import WriteOptions
 from shared.storage.s3 import S3Storage
-from tests.integration.doorman import Doorman
+from tests.integration.s3_gate import Doorman
 
 PROFILES = """
 [profile recordings]
@@ -44,7 +44,7 @@ async def test_a_role_that_a_profile_assumes_is_used(
         if b" HTTP/1.1\r\n" in chunk:
             heads.append(chunk.partition(b"\r\n\r\n")[0].lower())
 
-    async with Doorman(endpoint, answer=listen).stand() as door:
+    async with Doorman(answer=listen).stand_before(endpoint) as door:
         storage = await S3Storage.open(f"s3://{bucket}?endpoint={door}", journal=None)
         async with storage.writer("clip.mp4", WriteOptions()) as writer:
             await writer.write(b"a clip")

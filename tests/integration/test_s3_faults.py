@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,6 +16,7 @@ from shared.storage.port import WriteOptions
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_bucket import S3Limits
 from shared.storage.s3_errors import NotLetIn
+from tests.integration.s3_gate import CHUNK_BYTES, Line, S3Gate, opened_behind
 
 MIB = 1 << 20
 LARGE = Random(3).randbytes(20 * MIB + 7)
@@ -23,80 +24,41 @@ QUICK = S3Limits(connect_s=2, read_s=5, attempts=3, wait_s=0.01, wait_max_s=0.05
 
 
 @dataclass
-class Proxy:
-    """Passes bytes between a client and a server, and fails on command."""
+class Proxy(S3Gate):
+    """Fails on command."""
 
-    host: str
-    port: int
     cut_after: list[int] = field(default_factory=list)  # for the next answers: how many bytes get through
     lose_answer_to: list[bytes] = field(default_factory=list)  # beginnings of requests, each used up once
     before_cut: Callable[[], Awaitable[object]] | None = None
     cuts: int = 0
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _server: asyncio.Server | None = None
 
-    async def open(self) -> str:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()
-        return f"http://{host}:{port}"
-
-    async def close(self) -> None:
-        assert self._server
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        server, to_server = await asyncio.open_connection(self.host, self.port)
-        lost = asyncio.Event()
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass_requests(client, to_server, lost))
-                both.create_task(self._pass_answers(server, to_client, lost))
-        except* (ConnectionError, EOFError):
-            pass
-        finally:
-            to_client.close()
-            to_server.close()
-            self._tasks.discard(task)
-
-    async def _pass_requests(
-        self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter, lost: asyncio.Event
-    ) -> None:
-        while chunk := await client.read(65536):
+    async def pass_requests(self, line: Line) -> None:
+        while chunk := await line.client.read(CHUNK_BYTES):
             for beginning in list(self.lose_answer_to):
                 if chunk.startswith(beginning):
                     self.lose_answer_to.remove(beginning)
-                    lost.set()
-            to_server.write(chunk)
-            await to_server.drain()
+                    line.is_lost = True
+            line.to_server.write(chunk)
+            await line.to_server.drain()
         raise EOFError
 
-    async def _pass_answers(
-        self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, lost: asyncio.Event
-    ) -> None:
-        while chunk := await server.read(65536):
-            if lost.is_set() and not chunk.startswith(b"HTTP/1.1 100"):
+    async def pass_answers(self, line: Line) -> None:
+        while chunk := await line.server.read(CHUNK_BYTES):
+            if line.is_lost and not chunk.startswith(b"HTTP/1.1 100"):
                 self.cuts += 1
                 raise EOFError
             if self.cut_after and b"206 Partial" in chunk[:40]:
-                await self._cut(chunk, server, to_client, self.cut_after.pop(0))
-            to_client.write(chunk)
-            await to_client.drain()
+                await self._cut(chunk, line, self.cut_after.pop(0))
+            line.to_client.write(chunk)
+            await line.to_client.drain()
         raise EOFError
 
-    async def _cut(
-        self, chunk: bytes, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, left_bytes: int
-    ) -> None:
+    async def _cut(self, chunk: bytes, line: Line, left_bytes: int) -> None:
         while chunk and left_bytes > 0:
-            to_client.write(chunk[:left_bytes])
-            await to_client.drain()
+            line.to_client.write(chunk[:left_bytes])
+            await line.to_client.drain()
             left_bytes -= len(chunk)
-            chunk = await server.read(65536)
+            chunk = await line.server.read(CHUNK_BYTES)
         if self.before_cut:
             await self.before_cut()
         self.cuts += 1
@@ -114,17 +76,8 @@ class Way:
 
 @pytest.fixture
 async def way(s3_url: str) -> AsyncIterator[Way]:
-    async with AsyncExitStack() as resources:
-        options = {name: values[0] for name, values in parse_qs(urlsplit(s3_url).query).items()}
-        server = urlsplit(options["endpoint"])
-        proxy = Proxy(server.hostname or "", server.port or 80)
-        endpoint = await proxy.open()
-        resources.push_async_callback(proxy.close)
-        through = urlsplit(s3_url)._replace(query=urlencode(options | {"endpoint": endpoint})).geturl()
-        storage = await S3Storage.open(through, journal=None, limits=QUICK)
-        resources.push_async_callback(storage.close)
-        direct = await S3Storage.open(s3_url, journal=None)
-        resources.push_async_callback(direct.close)
+    proxy = Proxy()
+    async with opened_behind(proxy, s3_url, QUICK) as (storage, direct):
         yield Way(proxy, storage, direct)
 
 

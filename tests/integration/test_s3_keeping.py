@@ -16,7 +16,7 @@ from aiobotocore.session import get_session
 from shared.kernel.errors import NotFound, Refused
 from shared.storage.port import UnfinishedUpload, WriteOptions
 from shared.storage.s3 import S3Storage
-from tests.integration.doorman import Doorman
+from tests.integration.s3_gate import Doorman
 from tests.s3_servers import MINIO, VERSITYGW, empty_prefix
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ async def test_a_store_that_forgets_to_encrypt_is_refused_and_keeps_nothing(
     s3_url: str, content: bytes
 ) -> None:
     [endpoint] = parse_qs(urlsplit(s3_url).query)["endpoint"]
-    async with Doorman(endpoint, change=forgotten).stand() as forgetting:
+    async with Doorman(change=forgotten).stand_before(endpoint) as forgetting:
         with pytest.raises(Refused, match=r"did not encrypt clip\.mp4") as refusal:
             await store(f"{s3_url.replace(endpoint, forgetting)}&encryption=AES256", content)
 

@@ -17,7 +17,7 @@ from shared.storage.s3_bucket import S3Limits
 from spool.bucket_check import PROBES, check_bucket
 from spool.bucket_probes import Answer
 from spool.cli.app import run_command
-from tests.integration.doorman import Doorman
+from tests.integration.s3_gate import Doorman
 from tests.s3_servers import MINIO, SEAWEEDFS, VERSITYGW, empty_prefix
 
 QUICK = S3Limits(attempts=2, wait_s=0.01, wait_max_s=0.05)
@@ -106,7 +106,7 @@ def only_said(chunk: bytes) -> bytes | None:
 
 async def test_a_server_without_what_spool_needs_fails_the_check(s3_url: str) -> None:
     [endpoint] = parse_qs(urlsplit(s3_url).query)["endpoint"]
-    async with Doorman(endpoint, answer=only_said).stand() as saying:
+    async with Doorman(answer=only_said).stand_before(endpoint) as saying:
         checking = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "spool", "storage", "check", s3_url.replace(endpoint, saying)),
             stdout=asyncio.subprocess.PIPE,
