@@ -73,6 +73,6 @@ def _root(
 
 
 def _version() -> str:
-    from importlib.metadata import version  # noqa: PLC0415 - only when asked for: it is not free
+    from importlib.metadata import version  # only when asked for: it is not free
 
     return version("spool-recordings")

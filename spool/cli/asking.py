@@ -1,6 +1,4 @@
 """Ask the running Spool a question: find it, connect, run, and close."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """`spool asyncapi`: the published language as a document."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 It asks the broker of the settings, not a running Spool.
 """
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

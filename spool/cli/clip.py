@@ -1,6 +1,4 @@
 """`spool clip`: cut a file or an object here and now, without a running Spool."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

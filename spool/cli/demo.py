@@ -1,6 +1,4 @@
 """`spool demo`: the whole road once, on a machine that has nothing."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """`spool events`: hand an event to Spool, watch what it tells, and see what events look like."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """`spool up`, `spool serve` and `spool migrate`: the processes that do the work."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """`spool storage`: find out what a bucket promises, before recordings are in it."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """Show answers: as tables and sheets for people, as JSON for programs."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

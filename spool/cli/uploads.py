@@ -1,6 +1,4 @@
 """`spool uploads`: what was begun and never finished, and how a person ends it."""
-# Heavy imports wait until a command runs: `spool --help` answers at once.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
