@@ -37,7 +37,8 @@ from shared.storage.doors import (
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import StoredObject, UnfinishedUpload, UploadedPart, WriteOptions, Writer
 from shared.storage.s3_address import S3Address
-from shared.storage.s3_bucket import Bucket, S3Limits, whole_crc32
+from shared.storage.s3_bucket import Bucket, whole_crc32
+from shared.storage.s3_limits import S3Limits
 from shared.storage.s3_reader import S3Reader
 from shared.storage.s3_recovery import complete_from_parts
 from shared.storage.s3_writer import S3Writer

@@ -16,6 +16,7 @@ from shared.storage import crc32
 from shared.storage.port import StoredObject, WriteOptions
 from shared.storage.s3_address import S3Address
 from shared.storage.s3_errors import S3_FAILURES, NotLetIn, UploadGone, code_of, told_s3, was_heard
+from shared.storage.s3_limits import S3Limits
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -36,22 +37,6 @@ T = TypeVar("T")
 # The checksum of all bytes, and not of the checksums of the parts.
 _WHOLE: Literal["FULL_OBJECT"] = "FULL_OBJECT"
 _ABORTS = 3  # a part that was on its way when the upload was aborted may still arrive and lie there
-
-
-@dataclass(frozen=True, slots=True)
-class S3Limits:
-    """How long the store waits for its server, and how often it asks again."""
-
-    connect_s: float = 5.0
-    read_s: float = 30.0  # without a byte; also what a large Complete may take before it is asked again
-    request_s: float = 600.0  # for all of a request, up to the body of its answer
-    body_s: float = 300.0  # for the bytes of an object, and a second more for each `slowest_bytes` of them
-    slowest_bytes: int = 64 << 10
-    attempts: int = 5
-    wait_s: float = 0.2  # before the second attempt; doubled each time, with jitter
-    wait_max_s: float = 5.0
-    connections: int = 64
-    page_keys: int = 1000  # S3's own limit for one page of a list
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ async def _check(address: str) -> list[Finding]:
         raise Refused("only a bucket has to be tried out: a directory does all that Spool asks", hint=hint)
 
     from shared.storage.s3 import S3Storage
-    from shared.storage.s3_bucket import S3Limits
+    from shared.storage.s3_limits import S3Limits
     from spool.bucket_check import check_bucket
     from spool.opening import quiet_logs
 

@@ -22,7 +22,7 @@ from shared.storage.local import FileStorage
 from shared.storage.multipart import UploadJournal
 from shared.storage.port import Storage, StoredObject, UnfinishedUpload, UploadedPart, WriteOptions
 from shared.storage.s3 import S3Storage
-from shared.storage.s3_bucket import S3Limits
+from shared.storage.s3_limits import S3Limits
 from shared.storage.signature import verify_signature
 from spool.migrations import migrate
 from tests.s3_servers import MINIO, SEAWEEDFS, VARIABLES, empty_prefix

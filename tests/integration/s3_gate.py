@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from shared.storage.s3 import S3Storage
-from shared.storage.s3_bucket import S3Limits
+from shared.storage.s3_limits import S3Limits
 
 CHUNK_BYTES = 1 << 16
 

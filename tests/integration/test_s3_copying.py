@@ -12,7 +12,7 @@ import pytest
 from shared.kernel.errors import Conflict, NotFound
 from shared.storage.port import StoredObject, WriteOptions
 from shared.storage.s3 import S3Storage
-from shared.storage.s3_bucket import S3Limits
+from shared.storage.s3_limits import S3Limits
 from tests.integration.s3_gate import Line, S3Gate, opened_behind
 
 MIB = 1 << 20

@@ -14,8 +14,8 @@ import pytest
 from shared.kernel.errors import Conflict, NotFound, Unavailable
 from shared.storage.port import WriteOptions
 from shared.storage.s3 import S3Storage
-from shared.storage.s3_bucket import S3Limits
 from shared.storage.s3_errors import NotLetIn
+from shared.storage.s3_limits import S3Limits
 from tests.integration.s3_gate import CHUNK_BYTES, Line, S3Gate, opened_behind
 
 MIB = 1 << 20

@@ -13,7 +13,7 @@ import pytest
 from aiobotocore.session import get_session
 
 from shared.storage.s3 import S3Storage
-from shared.storage.s3_bucket import S3Limits
+from shared.storage.s3_limits import S3Limits
 from spool.bucket_check import PROBES, check_bucket
 from spool.bucket_probes import Answer
 from spool.cli.app import run_command
