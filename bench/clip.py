@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import imageio_ffmpeg
 
 from bench.footage import FRAME_RATE, download, numbers_of, opened, repeated, stocked, take_footage, upload
 from bench.report import Goal, Options, Report, read_options
+from bench.usage import cpu_s, forget_peak, memory_now_mib, peak_mib, peak_of_children_mib
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Cut
@@ -262,34 +262,6 @@ async def in_the_usual_way(store: Storage, case: Case) -> dict[str, int]:
             "clip_bytes": clip.stat().st_size,
             "copied_bytes": 0,
         }
-
-
-def cpu_s() -> float:
-    """Return user and system time of this process and of all its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-# `ru_maxrss` of a process starts with that of whoever started it, so Linux is asked about this one only.
-def forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def memory_now_mib() -> float:
-    return _status_mib("VmRSS")
-
-
-def peak_mib() -> float:
-    return _status_mib("VmHWM")
-
-
-def _status_mib(name: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
-
-
-def peak_of_children_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def _length(duration_ms: int) -> str:

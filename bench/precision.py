@@ -24,9 +24,10 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from bench.clip import CASE_LIMIT_S, Case, cpu_s, frames, in_the_usual_way
+from bench.clip import CASE_LIMIT_S, Case, frames, in_the_usual_way
 from bench.footage import FRAME_RATE, download, numbers_of, opened, repeated, stocked, take_footage, upload
 from bench.report import Goal, Options, Report, read_options
+from bench.usage import cpu_s
 from shared.media.engine import MediaEngine
 from shared.media.ffmpeg import Ffmpeg
 from shared.media.port import Cut, Precision
