@@ -39,6 +39,7 @@ from shared.storage.port import StoredObject, UnfinishedUpload, UploadedPart, Wr
 from shared.storage.s3_address import S3Address
 from shared.storage.s3_bucket import Bucket, whole_crc32
 from shared.storage.s3_limits import S3Limits
+from shared.storage.s3_read_ahead import ReadAhead
 from shared.storage.s3_reader import S3Reader
 from shared.storage.s3_recovery import complete_from_parts
 from shared.storage.s3_writer import S3Writer
@@ -70,14 +71,14 @@ class S3Storage:
     async def open(
         cls, url: str, *, journal: UploadJournal | None, limits: S3Limits | None = None
     ) -> S3Storage:
-        """Open `s3://bucket/prefix?endpoint=…&region=…`, with the options of `Keeping`.
+        """Open `s3://bucket/prefix?endpoint=…&region=…`, with the options of `Keeping` and `S3Limits`.
 
         Raises Refused for an address that is none.
 
         A service always gives the journal; only the command line, which has no database, goes without.
         """
         address = S3Address.parse(url)
-        limits = limits or S3Limits()
+        limits = limits or address.limits
         resources = AsyncExitStack()
         client = await resources.enter_async_context(
             get_session().create_client(
@@ -117,12 +118,18 @@ class S3Storage:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         admit_key(key)
         admit_range(start, end)
-        reader = S3Reader(self._bucket, key, start=start, end=end, count=self._count)
+        reader = self._reader(key, start, end)
         try:
             await reader.open(if_match)
             yield reader
         finally:
-            reader.close()
+            await reader.close()
+
+    def _reader(self, key: str, start: int, end: int | None) -> S3Reader | ReadAhead:
+        limits = self._bucket.limits
+        if end is None or limits.readers == 1 or end - start <= 2 * limits.piece_bytes:
+            return S3Reader(self._bucket, key, start=start, end=end, count=self._count)
+        return ReadAhead(self._bucket, key, start=start, end=end, count=self._count)
 
     @asynccontextmanager
     async def writer(self, key: str, options: WriteOptions) -> AsyncIterator[Writer]:

@@ -8,9 +8,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 from shared.kernel.errors import Refused
 from shared.kernel.keys import check_key
-from shared.storage.s3_keeping import OPTIONS, Keeping
+from shared.storage import s3_keeping, s3_limits
+from shared.storage.s3_keeping import Keeping
+from shared.storage.s3_limits import S3Limits
 
 _EXAMPLE = "for example s3://recordings/spool?region=eu-central-1, or …?endpoint=http://127.0.0.1:8333"
+
+_OPTIONS = {"endpoint", "region"} | s3_keeping.OPTIONS | s3_limits.OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class S3Address:
     endpoint: str | None
     region: str | None
     keeping: Keeping
+    limits: S3Limits
 
     @classmethod
     def parse(cls, url: str) -> S3Address:
@@ -38,7 +43,7 @@ class S3Address:
                 hint="give credentials as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by a role",
             )
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if unknown := sorted(options.keys() - {"endpoint", "region"} - OPTIONS):
+        if unknown := sorted(options.keys() - _OPTIONS):
             raise Refused(f"an S3 address does not know {', '.join(unknown)}", hint=_EXAMPLE)
         return cls(
             bucket=parts.netloc,
@@ -46,6 +51,7 @@ class S3Address:
             endpoint=_endpoint(options.get("endpoint")),
             region=options.get("region") or None,
             keeping=Keeping.parse(options),
+            limits=S3Limits.parse(options),
         )
 
     @property

@@ -11,14 +11,13 @@ from shared.kernel.errors import Conflict, Corrupt, Refused, SpoolError, Unavail
 from shared.storage.doors import CHUNK_BYTES
 from shared.storage.s3_bucket import Bucket
 from shared.storage.s3_errors import S3_FAILURES, status_of, told_s3
+from shared.storage.s3_patience import Patience
 
 if TYPE_CHECKING:
     from aiobotocore.response import StreamingBody
     from types_aiobotocore_s3.type_defs import GetObjectOutputTypeDef
 
-_PROGRESS_BYTES = (
-    1 << 20
-)  # a connection that brought so much before it broke starts the count of failures anew
+_PROGRESS_BYTES = 1 << 20  # a connection that brought so much before it broke starts the count anew
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
 
@@ -26,20 +25,33 @@ class S3Reader:
     """Chunks of one object, pinned to the ETag of the first answer."""
 
     def __init__(
-        self, bucket: Bucket, key: str, *, start: int, end: int | None, count: Callable[[int], None]
+        self,
+        bucket: Bucket,
+        key: str,
+        *,
+        start: int,
+        end: int | None,
+        count: Callable[[int], None],
+        patience: Patience | None = None,
     ) -> None:
-        """Prepare to read; `count` is told how many bytes came."""
+        """Prepare to read; `count` is told how many bytes came, `patience` how long that took."""
         self._bucket = bucket
         self._key = key
-        self._start = self._position = start
+        self._position = start
         self._wanted_end = end
         self._end = start
         self._count = count
         self._etag: str | None = None
+        self.size_bytes = 0  # of the whole object, once it is open
         self._body: StreamingBody | None = None
         self._failures = 0
         self._failed_at = start
-        self._waited_s = 0.0  # for bytes, and not for whoever takes them
+        self._patience = patience or Patience(key, bucket.limits)
+
+    @property
+    def etag(self) -> str | None:
+        """That of the first answer, or the one that was asked for."""
+        return self._etag
 
     async def open(self, if_match: str | None) -> None:
         """Send the first request. Raises NotFound, Conflict, Corrupt or Unavailable."""
@@ -49,8 +61,11 @@ class S3Reader:
         else:
             await self._connect()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Drop the connection, unless its body was read to the end: then it is in the pool again."""
+        self._drop()
+
+    def _drop(self) -> None:
         if self._body is not None:
             self._body.close()
             self._body = None
@@ -75,22 +90,13 @@ class S3Reader:
         except S3_FAILURES as error:
             await self._resume(told_s3(self._key, error))
             return b""
-        self._waited_s += asyncio.get_running_loop().time() - begun_s
-        self._refuse_drops()
+        self._patience.waited(asyncio.get_running_loop().time() - begun_s, len(chunk))
         if not chunk:
             await self._resume(Unavailable(f"the body of {self._key} broke off"))
         return chunk
 
-    def _refuse_drops(self) -> None:
-        """Give up on bytes that never stop coming, and never come to an end. Raises Unavailable."""
-        limits = self._bucket.limits
-        came_bytes = self._position - self._start
-        if self._waited_s > limits.body_s + came_bytes / limits.slowest_bytes:
-            waited = f"{came_bytes} bytes in {self._waited_s:.0f} s"
-            raise Unavailable(f"{self._key} comes too slowly: {waited}")
-
     async def _resume(self, error: SpoolError) -> None:
-        self.close()
+        self._drop()
         if self._position - self._failed_at >= _PROGRESS_BYTES:
             self._failures = 0
         self._failed_at = self._position
@@ -147,7 +153,12 @@ class S3Reader:
 
     def _checked_end(self, size_bytes: int) -> int:
         end = size_bytes if self._wanted_end is None else self._wanted_end
-        if max(end, self._position) > size_bytes:
-            wanted = max(end, self._position)
-            raise Corrupt(f"{self._key} ends at byte {size_bytes}, before byte {wanted}")
+        check_end(self._key, size_bytes, max(end, self._position))
+        self.size_bytes = size_bytes
         return end
+
+
+def check_end(key: str, size_bytes: int, end: int) -> None:
+    """Raise Corrupt when an object ends before byte `end`."""
+    if end > size_bytes:
+        raise Corrupt(f"{key} ends at byte {size_bytes}, before byte {end}")

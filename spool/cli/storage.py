@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,11 +67,12 @@ async def _check(address: str) -> list[Finding]:
         raise Refused("only a bucket has to be tried out: a directory does all that Spool asks", hint=hint)
 
     from shared.storage.s3 import S3Storage
-    from shared.storage.s3_limits import S3Limits
+    from shared.storage.s3_address import S3Address
     from spool.bucket_check import check_bucket
     from spool.opening import quiet_logs
 
-    storage = await S3Storage.open(address, journal=None, limits=S3Limits(attempts=2))
+    limits = replace(S3Address.parse(address).limits, attempts=2)
+    storage = await S3Storage.open(address, journal=None, limits=limits)
     try:
         with quiet_logs():
             return await check_bucket(storage)

@@ -58,9 +58,8 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path
             path = Path(shutil.copy(migrated, tmp_path))
             database = await open_database(f"sqlite:///{path}", clock=clock)
             resources.push_async_callback(database.close)
-            opened = await S3Storage.open(
-                url, journal=UploadJournal(database, url), limits=S3Limits(page_keys=7)
-            )
+            limits = S3Limits(page_keys=7, piece_bytes=MIB)  # whatever is longer than two is read in pieces
+            opened = await S3Storage.open(url, journal=UploadJournal(database, url), limits=limits)
         resources.push_async_callback(opened.close)
         yield opened
 

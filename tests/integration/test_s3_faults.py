@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from urllib.parse import urlsplit
 
@@ -16,53 +16,12 @@ from shared.storage.port import WriteOptions
 from shared.storage.s3 import S3Storage
 from shared.storage.s3_errors import NotLetIn
 from shared.storage.s3_limits import S3Limits
-from tests.integration.s3_gate import CHUNK_BYTES, Line, S3Gate, opened_behind
+from tests.integration.s3_gate import Proxy, opened_behind
 
 MIB = 1 << 20
 LARGE = Random(3).randbytes(20 * MIB + 7)
-QUICK = S3Limits(connect_s=2, read_s=5, attempts=3, wait_s=0.01, wait_max_s=0.05)
-
-
-@dataclass
-class Proxy(S3Gate):
-    """Fails on command."""
-
-    cut_after: list[int] = field(default_factory=list)  # for the next answers: how many bytes get through
-    lose_answer_to: list[bytes] = field(default_factory=list)  # beginnings of requests, each used up once
-    before_cut: Callable[[], Awaitable[object]] | None = None
-    cuts: int = 0
-
-    async def pass_requests(self, line: Line) -> None:
-        while chunk := await line.client.read(CHUNK_BYTES):
-            for beginning in list(self.lose_answer_to):
-                if chunk.startswith(beginning):
-                    self.lose_answer_to.remove(beginning)
-                    line.is_lost = True
-            line.to_server.write(chunk)
-            await line.to_server.drain()
-        raise EOFError
-
-    async def pass_answers(self, line: Line) -> None:
-        while chunk := await line.server.read(CHUNK_BYTES):
-            if line.is_lost and not chunk.startswith(b"HTTP/1.1 100"):
-                self.cuts += 1
-                raise EOFError
-            if self.cut_after and b"206 Partial" in chunk[:40]:
-                await self._cut(chunk, line, self.cut_after.pop(0))
-            line.to_client.write(chunk)
-            await line.to_client.drain()
-        raise EOFError
-
-    async def _cut(self, chunk: bytes, line: Line, left_bytes: int) -> None:
-        while chunk and left_bytes > 0:
-            line.to_client.write(chunk[:left_bytes])
-            await line.to_client.drain()
-            left_bytes -= len(chunk)
-            chunk = await line.server.read(CHUNK_BYTES)
-        if self.before_cut:
-            await self.before_cut()
-        self.cuts += 1
-        raise EOFError
+# One reader: how several share a range is in test_s3_read_ahead.py.
+QUICK = S3Limits(connect_s=2, read_s=5, attempts=3, wait_s=0.01, wait_max_s=0.05, readers=1)
 
 
 @dataclass

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from shared.kernel.errors import Refused
 from shared.storage.s3_address import S3Address
 from shared.storage.s3_keeping import Keeping
+from shared.storage.s3_limits import S3Limits
 
 
 def test_an_address_says_bucket_prefix_endpoint_and_region() -> None:
     address = S3Address.parse("s3://media/spool/one/?endpoint=http://127.0.0.1:8333&region=eu-west-1")
 
-    assert address == S3Address("media", "spool/one/", "http://127.0.0.1:8333", "eu-west-1", Keeping())
+    usual = (Keeping(), S3Limits())
+    assert address == S3Address("media", "spool/one/", "http://127.0.0.1:8333", "eu-west-1", *usual)
     assert address.name == "s3://media/spool/one/"
 
 
 def test_a_bucket_alone_is_an_address() -> None:
-    assert S3Address.parse("s3://media") == S3Address("media", "", None, None, Keeping())
+    assert S3Address.parse("s3://media") == S3Address("media", "", None, None, Keeping(), S3Limits())
 
 
 def test_an_address_says_how_objects_are_kept() -> None:
@@ -27,6 +31,33 @@ def test_an_address_says_how_objects_are_kept() -> None:
 
     tags = (("team", "video"), ("stage", "a b"))
     assert address.keeping == Keeping("aws:kms", "alias/media", "STANDARD_IA", tags)
+
+
+def test_an_address_says_how_patient_the_store_is() -> None:
+    patience = "connect_s=0.5&read_s=60&request_s=900&body_s=1200"
+
+    address = S3Address.parse(f"s3://media?{patience}&attempts=3&connections=128&readers=1")
+
+    times = S3Limits(connect_s=0.5, read_s=60, request_s=900, body_s=1200)
+    assert address.limits == replace(times, attempts=3, connections=128, readers=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "possible"),
+    [
+        pytest.param("read_s=soon", "a number of seconds from 1 to 3600", id="a word"),
+        pytest.param("read_s=nan", "a number of seconds from 1 to 3600", id="no number"),
+        pytest.param("body_s=inf", "a number of seconds from 1 to 86400", id="no end"),
+        pytest.param("connect_s=0", "a number of seconds from 0.1 to 300", id="no time"),
+        pytest.param("readers=9", "a whole number from 1 to 8", id="too many"),
+        pytest.param("attempts=2.5", "a whole number from 1 to 20", id="half of one"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused_with_those_that_can(option: str, possible: str) -> None:
+    with pytest.raises(Refused, match=option.split("=", maxsplit=1)[0]) as refusal:
+        S3Address.parse(f"s3://media?{option}")
+
+    assert refusal.value.hint == possible
 
 
 @pytest.mark.parametrize(
