@@ -9,16 +9,17 @@ MIB = 1 << 20
 MAX_PARTS = 10_000  # S3's own limit
 PART_BYTES = 8 * MIB  # the first parts; S3 refuses fewer than 5 MiB except as the last
 COPIED_PART_BYTES = 64 * MIB  # what a store copies in one request: some seconds of its time
-_PARTS_PER_SIZE = 1000  # then parts double, so that 10 000 of them reach S3's 5 TiB (they reach 7.8 TiB)
+# Then parts double, and again after each further thousand, so that 10 000 of them reach S3's 5 TiB.
+_FIRST_PARTS, _PARTS_PER_SIZE = 1500, 1000
 _IN_FLIGHT_BYTES = 32 * MIB  # what may be on its way beside the part that is being filled
 
 
 def part_bytes(number: int) -> int:
     """Return how large part `number`, counted from 1, is.
 
-    An object of up to 7.8 GiB is written in parts of 8 MiB, one of up to 23 GiB in parts of up to 16 MiB.
+    An object of up to 11 GiB is written in parts of 8 MiB, one of up to 27 GiB in parts of up to 16 MiB.
     """
-    return PART_BYTES << (number - 1) // _PARTS_PER_SIZE
+    return PART_BYTES << max(0, number - 1 - _FIRST_PARTS + _PARTS_PER_SIZE) // _PARTS_PER_SIZE
 
 
 def copied_ranges(start: int, end: int, number: int) -> Iterator[tuple[int, int]]:

@@ -36,14 +36,19 @@ class MultipartUpload:
         journal: UploadJournal | None,
         *,
         checked: bool = True,
+        on_sent: Callable[[io.BytesIO], None] | None = None,
     ) -> None:
-        """Prepare; nothing is sent before `create`. Only what is `checked` has checksums at its end."""
+        """Prepare; nothing is sent before `create`. Only what is `checked` has checksums at its end.
+
+        `on_sent` is handed each part that has arrived: nobody reads it any more.
+        """
         self._bucket = bucket
         self._key = key
         self._options = options
         self._journal = journal
         self._row_id: int | None = None
         self._checked = checked
+        self._on_sent = on_sent
         self._created: CreatedUpload | None = None
         self._in_flight: deque[asyncio.Task[CompletedPartTypeDef]] = deque()
         self._parts: list[CompletedPartTypeDef] = []
@@ -197,7 +202,10 @@ class MultipartUpload:
         self._in_flight.append(asyncio.create_task(self._noted(sending)))
 
     async def _send(self, number: int, body: io.BytesIO, checksum: str) -> CompletedPartTypeDef:
-        return await self._bucket.upload_part(self._key, self._known().upload_id, number, body, checksum)
+        part = await self._bucket.upload_part(self._key, self._known().upload_id, number, body, checksum)
+        if self._on_sent is not None:
+            self._on_sent(body)
+        return part
 
     async def _copy(self, number: int, source: StoredObject, start: int, end: int) -> CompletedPartTypeDef:
         at = f"bytes={start}-{end - 1}"

@@ -37,6 +37,8 @@ from shared.storage.s3_upload import MultipartUpload
 if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import HeadObjectOutputTypeDef
 
+_SMALL_BYTES = 1 << 20  # of an object that is not worth the memory of a whole part
+
 
 class S3Writer:
     """Fills parts in memory; how many there are at once does not depend on the length."""
@@ -56,9 +58,11 @@ class S3Writer:
         self._key = key
         self._options = options
         self._mark = secrets.token_hex(16)
-        self._upload = MultipartUpload(bucket, key, options, journal)
+        self._spare: list[io.BytesIO] = []  # of parts that were sent
+        self._upload = MultipartUpload(bucket, key, options, journal, on_sent=self._reuse)
         self._copier = Copier(bucket, self._upload, storage=storage, create=self._create)
         self._filling = io.BytesIO()
+        self._is_large = False  # more than one write can be expected to bring
         self._held: io.BytesIO | None = None  # what follows the head in the first part
         self._head: bytes | None = None
         self._sha256 = hashlib.sha256()
@@ -79,6 +83,10 @@ class S3Writer:
 
     async def write(self, chunk: bytes | memoryview) -> None:
         rest = memoryview(chunk).cast("B")
+        if not self._is_large and self._filling.tell() + len(rest) > _SMALL_BYTES:
+            self._is_large, small = True, self._filling
+            self._filling = _roomy(self._part_bytes)
+            self._filling.write(small.getvalue())
         while rest:
             room_bytes = self._part_bytes - self._filling.tell()
             self._filling.write(rest[:room_bytes])
@@ -109,6 +117,7 @@ class S3Writer:
         """Send the rest and make the object visible, unless a condition fails. Raises Conflict."""
         if self._options.head_last and self._head is None:
             raise Bug(f"{self._key} was to get its head last, and got none")
+        self._filling.truncate()
         if self._upload.is_created:
             await self._send_last()
         if self._options.before_completion:
@@ -137,12 +146,19 @@ class S3Writer:
         return max(0, COPIED_BYTES - self._filling.tell())
 
     async def _end_part(self) -> None:
-        body, self._filling = self._filling, io.BytesIO()
+        body = self._filling
+        body.truncate()
         if self._holds_back:
             self._held = body
+            self._filling = _roomy(self._part_bytes)
             return
         await self._create()
         await self._upload.send(body, await self._digested(body))
+        self._filling = self._spare.pop() if self._spare else _roomy(self._part_bytes)
+
+    def _reuse(self, body: io.BytesIO) -> None:
+        body.seek(0)
+        self._spare.append(body)
 
     async def _create(self) -> None:
         if not self._upload.is_created:
@@ -240,3 +256,12 @@ class S3Writer:
             self._size_bytes += len(view)
             STORAGE_WRITTEN_BYTES.inc(len(view))
             return crc32.encoded(zlib.crc32(view))
+
+
+def _roomy(size_bytes: int) -> io.BytesIO:
+    """Return an empty buffer that has its memory at once: grown step by step, it leaves holes behind."""
+    body = io.BytesIO()
+    body.seek(size_bytes - 1)
+    body.write(b"\0")
+    body.seek(0)
+    return body

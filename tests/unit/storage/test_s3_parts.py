@@ -16,12 +16,18 @@ def test_the_parts_reach_the_largest_object() -> None:
     assert sum(map(part_bytes, range(1, MAX_PARTS + 1))) >= 5 * TIB
 
 
-@pytest.mark.parametrize("number", [1, 2, 1000, 1001, 5000, MAX_PARTS])
+@pytest.mark.parametrize("number", [1, 2, 1500, 1501, 5000, MAX_PARTS])
 def test_a_part_is_as_large_as_s3_allows(number: int) -> None:
     assert 5 * MIB <= part_bytes(number) <= 5 * GIB
 
 
-@pytest.mark.parametrize("number", [1, 1000, 1001, 2000])
+def test_ten_gibibytes_take_no_more_memory_than_a_hundred_mebibytes() -> None:
+    parts = range(1, 10 * GIB // part_bytes(1) + 1)
+
+    assert {part_bytes(number) for number in parts} == {8 * MIB}
+
+
+@pytest.mark.parametrize("number", [1, 1500, 1501, 2500])
 def test_a_usual_object_takes_little_memory(number: int) -> None:
     filling, in_flight = part_bytes(number), parts_in_flight(number) * part_bytes(number)
 
