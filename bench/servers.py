@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-START_LIMIT_S = 300  # a first start installs what it needs
+START_LIMIT_S = 1200  # a first start installs what it needs, and builds MinIO
 EXPORT = "export "
 
 
