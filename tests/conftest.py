@@ -6,6 +6,7 @@ unless SPOOL_TEST_NO_SKIPS=1: then a run with anything skipped has failed, whate
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
+import botocore.session
 import pytest
 
 from tests.s3_servers import SEAWEEDFS, address_of, empty_prefix
@@ -23,6 +25,14 @@ from tests.s3_servers import SEAWEEDFS, address_of, empty_prefix
 TEST_SECONDS = 60  # for one test; more with @pytest.mark.limit(seconds) and a reason beside it
 TEARDOWN_SECONDS = 120  # also for fixtures that stop servers
 COUNT = "count"  # what a test counted, in the properties of its report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _services_are_described_once() -> Iterator[None]:
+    """Let botocore read a megabyte of JSON once in a run, and not for each of its thousand clients."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
 
 
 @pytest.fixture
