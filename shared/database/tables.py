@@ -117,7 +117,7 @@ outbox = Table(
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("subject", String(1024), nullable=False),
-    Column("sequence", BigInteger, nullable=False),  # per subject, without gaps
+    Column("sequence", BigInteger, nullable=False),  # its place among those of its subject
     Column("event_id", String(256), nullable=False),
     Column("source", String(512), nullable=False),
     Column("type", String(128), nullable=False),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.engine import Row
 
 from shared.database.engine import Connection, Database
@@ -86,28 +87,36 @@ async def send_again(database: Database, row_ids: Sequence[int]) -> dict[int, Sp
     """
 
     async def unit(connection: Connection) -> dict[int, SpoolError]:
-        rows = select(outbox.c.id, outbox.c.subject, outbox.c.sequence).where(
-            outbox.c.id.in_(row_ids), _IS_REFUSED
-        )
-        found = (await connection.execute(rows)).all()
-        first: dict[str, int] = {}
-        for row in found:
-            first[row.subject] = min(row.sequence, first.get(row.subject, row.sequence))
+        rows = select(outbox.c.id, outbox.c.subject).where(outbox.c.id.in_(row_ids), _IS_REFUSED)
+        places: dict[str, list[int]] = defaultdict(list)
+        for row in await connection.execute(rows.order_by(outbox.c.sequence)):
+            places[row.subject].append(row.id)
         # The subjects first and in one order, as every writer does.
-        for subject in sorted(first):
-            behind, place = outbox_subject.c.sent_sequence, first[subject] - 1
-            again = update(outbox_subject).where(outbox_subject.c.subject == subject)
-            await connection.execute(
-                # Without the attempts that others of the subject had: a replayed command has its own hour.
-                again.values(sent_sequence=case((behind > place, place), else_=behind), attempts=0)
-            )
-        ids = {row.id for row in found}
-        if ids:
-            unsent = update(outbox).where(outbox.c.id.in_(ids), _IS_REFUSED).values(refused=None)
-            await connection.execute(unsent)
+        for subject in sorted(places):
+            await _append_again(connection, subject, places[subject])
+        ids = {row_id for listed in places.values() for row_id in listed}
         return await _why_not(connection, row_ids, ids)
 
     return await database.write(unit)
+
+
+async def _append_again(connection: Connection, subject: str, row_ids: Sequence[int]) -> None:
+    """Give refused events of a subject places behind all others of it, as if they were told now.
+
+    Their own places may be behind a relay that is under way: it would count them as done.
+    """
+    last = outbox_subject.c.last_sequence
+    reserved = (
+        update(outbox_subject)
+        .where(outbox_subject.c.subject == subject)
+        # Without the attempts that others of the subject had: a replayed command has its own hour.
+        .values(last_sequence=last + len(row_ids), attempts=0)
+        .returning(last)
+    )
+    last_sequence: int = (await connection.execute(reserved)).scalar_one()
+    for sequence, row_id in enumerate(row_ids, start=last_sequence - len(row_ids) + 1):
+        unsent = update(outbox).where(outbox.c.id == row_id, _IS_REFUSED)
+        await connection.execute(unsent.values(refused=None, sequence=sequence))
 
 
 async def drop_refused(database: Database, row_ids: Sequence[int]) -> dict[int, SpoolError]:

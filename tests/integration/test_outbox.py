@@ -478,6 +478,45 @@ async def test_a_refused_event_can_be_sent_again_under_its_id(database: Database
     assert [type(problem) for problem in again.values()] == [Conflict, NotFound]
 
 
+async def test_what_is_sent_again_while_its_subject_is_on_its_way_is_not_lost(database: Database) -> None:
+    town = Town()
+    town.refused = {"gate-0": TooLarge}
+    relay = relay_of(database, town)
+    await write(database, event("gate", 0))
+    await relay.flush()
+    async with database.read() as connection:
+        (refused,) = await list_refused(database, connection)
+    town.refused, town.delay_s = {}, 0.3
+    await write(database, event("gate", 1))
+    under_way = asyncio.create_task(relay.flush())
+
+    async def is_on_its_way() -> bool:
+        return bool(town.on_the_way["gate"])
+
+    await eventually(is_on_its_way)
+    problems = await send_again(database, [refused.id])
+    await under_way
+    await relay.flush()
+
+    assert problems == {}
+    assert [message.id for message in town.heard] == ["gate-1", "gate-0"]
+
+
+async def test_those_that_are_sent_again_keep_their_order(database: Database) -> None:
+    town = Town()
+    town.refused = {f"gate-{n}": TooLarge for n in range(6)}
+    relay = relay_of(database, town)
+    await write(database, *(event("gate", n) for n in range(8)))
+    await relay.flush()
+    async with database.read() as connection:
+        refused = await list_refused(database, connection)
+    town.refused = {}
+    await send_again(database, [each.id for each in refused])  # the newest first, as they are listed
+    await relay.flush()
+
+    assert [message.id for message in town.heard] == [f"gate-{n}" for n in (6, 7, 0, 1, 2, 3, 4, 5)]
+
+
 async def test_a_transport_that_is_away_is_waited_for(database: Database) -> None:
     town = Town()
     town.away = True
