@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Insert, literal, literal_column, select
+from sqlalchemy import BigInteger, ColumnElement, Insert, literal, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.bus.message import Delivery, Subscription
@@ -113,7 +113,10 @@ class Entrance:
         self._checkpoint = checkpoint
         self._counted = Entering.of(bus.capabilities.system, subscription.queue)
         self._brought = RowList(
-            database.dialect, "brought", **{name: inbox.c[name].type for name in _BROUGHT}
+            database.dialect,
+            "brought",
+            place=BigInteger(),
+            **{name: inbox.c[name].type for name in _BROUGHT},
         )
         self._living = self._insert_living()
 
@@ -123,8 +126,10 @@ class Entrance:
         Raises Transient when nothing could be written; then nothing is acknowledged, and the same
         deliveries can be brought again.
         """
-        each_prepared = (each for delivery in deliveries for each in self._prepare(delivery))
-        prepared = sorted(each_prepared, key=lambda each: each.identity)
+        prepared = [each for delivery in deliveries for each in self._prepare(delivery)]
+        if not self._route.ordered:
+            # The order is everybody's: two that insert the same rows must not wait for each other.
+            prepared.sort(key=lambda each: each.identity)
         self._checkpoint(Step.PARSED)
         with self._receipt(prepared):
             deadline_ms = self._claims.deadline_ms()
@@ -231,7 +236,9 @@ class Entrance:
         firsts = _firsts(prepared)
         alive = [each.values for each in firsts.values() if each.received is not None]
         dead = [each.values for each in prepared if each.received is None]
-        brought = self._brought.bind([[values[name] for name in _BROUGHT] for values in alive])
+        brought = self._brought.bind(
+            [(place, *(values[name] for name in _BROUGHT)) for place, values in enumerate(alive)]
+        )
 
         def claimed(row_id: int, source: str, event_id: str, received_ms: int) -> ClaimedRow:
             return firsts[source, event_id].claimed(row_id, received_ms)
@@ -282,9 +289,7 @@ class Entrance:
                 "claimed_ms": now,
             }
         brought = self._brought.table.c
-        # The order is everybody's: two that insert the same rows must not wait for each other.
-        rows = select(*(brought[name] for name in _BROUGHT), *same.values())
-        rows = rows.order_by(brought.source, brought.event_id)
+        rows = select(*(brought[name] for name in _BROUGHT), *same.values()).order_by(brought.place)
         # The target is named: a bare DO NOTHING would also swallow a collision in a lane, and lose an event.
         return (
             insert_by(self._database.dialect, inbox)
@@ -326,4 +331,7 @@ class Entrance:
 
 def _firsts(prepared: Sequence[_Prepared]) -> dict[tuple[str, str], _Prepared]:
     """Return one for each identity: of two with one name the first is worked, as if they had come apart."""
-    return {each.identity: each for each in reversed(prepared)}
+    firsts: dict[tuple[str, str], _Prepared] = {}
+    for each in prepared:
+        firsts.setdefault(each.identity, each)
+    return firsts

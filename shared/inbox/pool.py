@@ -168,9 +168,11 @@ class Pool:
         """Return how many deliveries may be taken: where order matters, rows may wait for their heads."""
         if not self._route.ordered:
             return free
+        # What waits for an arrival or a moment holds nobody, and may wait for days.
         unfinished = (
             select(inbox.c.id)
             .where(inbox.c.consumer == self._subscription.queue, inbox.c.state.in_((READY,)))
+            .where(inbox.c.waiting.is_(False))
             .limit(LOOK_AHEAD_ROWS)
             .subquery()
         )

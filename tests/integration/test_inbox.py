@@ -411,6 +411,23 @@ async def test_who_asked_hears_that_it_was_given_up(database: Database) -> None:
     assert await noted(database) == ["gave up a"]
 
 
+async def test_failures_run_out_by_their_age_however_many_are_left(database: Database) -> None:
+    observer = Observer()
+    retry = RetryPolicy(attempts=10_000, first_delay_ms=10, longest_delay_ms=10, failing_ms=300)
+    router = router_of(clips(Failing([Transient("not yet")] * 10_000), retry=retry))
+    async with open_bus(router) as bus, working(router, database, bus, observer=observer):
+        await bus.publish([message(asked("a"))])
+
+        async def given_up() -> bool:
+            return [row.state for row in await all_work(database)] == [State.DEAD]
+
+        await eventually(given_up)
+    (row,) = await all_work(database)
+
+    assert 1 < row.attempt < 100
+    assert "300 ms are allowed" in (row.reason or "")
+
+
 async def test_a_farewell_that_fails_is_tried_again_but_not_for_ever(database: Database) -> None:
     farewells = 0
 
@@ -634,10 +651,15 @@ async def test_an_ordered_subscription_works_each_subject_in_order(database: Dat
     observer = Observer()
     router = router_of(Route(SourceAvailable, handler, ordered=True, hands=4))
     keys = [f"{n:02}" for n in range(10)]
-    async with open_bus(router) as bus, working(router, database, bus, observer=observer):
+    ids = random.Random(2).sample(keys, len(keys))  # what events are called says nothing of their order
+    async with open_bus(router) as bus:
         for camera in ("gate", "door", "yard"):
-            await bus.publish([message(recorded(f"{camera}-{key}", camera_id=camera)) for key in keys])
-        await observer.reached(Step.COMMITTED, 30)
+            named = [(f"{camera}-{key}", f"{camera} {name}") for key, name in zip(keys, ids, strict=True)]
+            await bus.publish(
+                [message(recorded(key, camera_id=camera), event_id=name) for key, name in named]
+            )
+        async with working(router, database, bus, observer=observer):
+            await observer.reached(Step.COMMITTED, 30)
 
     assert order == {camera: [f"{camera}-{key}" for key in keys] for camera in ("gate", "door", "yard")}
 
@@ -666,6 +688,30 @@ async def test_an_ordered_subscription_looks_only_so_far_ahead(database: Databas
         go_on.set()
 
     assert ahead <= LOOK_AHEAD_ROWS + 1
+
+
+async def test_rows_that_wait_hold_up_no_other_subject(database: Database) -> None:
+    worked = asyncio.Event()
+
+    async def handler(data: SourceAvailable, *, work: Work) -> Outcome:
+        if data.camera_id == "fresh":
+            worked.set()
+            return Done()
+        return Later(CLOCK.now_ms() + 3_600_000, "not yet", ("key",))
+
+    async def all_wait() -> bool:
+        rows = await all_work(database)
+        return len(rows) == LOOK_AHEAD_ROWS and all(row.waiting for row in rows)
+
+    router = router_of(Route(SourceAvailable, handler, ordered=True, hands=32))
+    async with open_bus(router) as bus, working(router, database, bus):
+        for batch in range(0, LOOK_AHEAD_ROWS, 32):
+            names = [f"{batch + n}" for n in range(32)]
+            await bus.publish([message(recorded(name, camera_id=name)) for name in names])
+        await eventually(all_wait)
+        await bus.publish([message(recorded("a", camera_id="fresh"))])
+        async with asyncio.timeout(20):
+            await worked.wait()
 
 
 async def test_a_crash_loop_runs_out_of_attempts(database: Database) -> None:

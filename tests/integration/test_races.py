@@ -110,7 +110,7 @@ async def test_rows_are_inserted_in_the_order_of_their_keys(database: Database) 
     names = [f"{number:02}" for number in range(16)]
     shuffled = random.Random(1).sample(names, len(names))
     observer = Observer()
-    router = router_of(Route(SourceAvailable, handler, ordered=True, hands=32))
+    router = router_of(Route(SourceAvailable, handler, hands=32))
     async with open_bus(router) as bus:
         await bus.publish([message(recorded(name)) for name in shuffled])
         await bus.publish([raw(b"bad", "source_available", message_id=f"bad {name}") for name in shuffled])

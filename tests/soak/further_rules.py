@@ -86,16 +86,30 @@ _ACCEPTING = (
     Mutation(
         "A batch is inserted in the order of its keys: what is alive",
         "shared/inbox/accept.py",
-        "rows = rows.order_by(brought.source, brought.event_id)",
-        'rows = rows.order_by(literal_column("random()"))',
+        ".order_by(brought.place)",
+        '.order_by(literal_column("random()"))',
         f"{RACES}::test_rows_are_inserted_in_the_order_of_their_keys",
     ),
     Mutation(
         "A batch is inserted in the order of its keys: what is dead",
         "shared/inbox/accept.py",
-        "prepared = sorted(each_prepared, key=lambda each: each.identity)",
-        "prepared = list(each_prepared)",
+        "prepared.sort(key=lambda each: each.identity)",
+        "pass",
         f"{RACES}::test_rows_are_inserted_in_the_order_of_their_keys",
+    ),
+    Mutation(
+        "A batch of an ordered subscription is inserted in the order in which it came",
+        "shared/inbox/accept.py",
+        "        if not self._route.ordered:\n            # The order is",
+        "        if True:\n            # The order is",
+        f"{INBOX}::test_an_ordered_subscription_works_each_subject_in_order",
+    ),
+    Mutation(
+        "What waits for an arrival or a moment is no part of the look-ahead",
+        "shared/inbox/pool.py",
+        "            .where(inbox.c.waiting.is_(False))\n",
+        "",
+        f"{INBOX}::test_rows_that_wait_hold_up_no_other_subject",
     ),
     Mutation(
         "The insert names its conflict target: no other collision is swallowed",
@@ -267,6 +281,13 @@ _WORKING = (
 
 _ENDING = (
     Mutation(
+        "Failures are counted from the first of a row of them",
+        "shared/inbox/endings.py",
+        "return self._clock.now_ms() - since_ms if since_ms else 0",
+        "return 0",
+        f"{INBOX}::test_failures_run_out_by_their_age_however_many_are_left",
+    ),
+    Mutation(
         "A shared transaction that has to run again is taken apart",
         "shared/inbox/finish.py",
         "            if runs > 1 and len(endings) > 1:\n",
@@ -342,6 +363,13 @@ _ENDING = (
 )
 
 _TELLING = (
+    Mutation(
+        "What is sent again gets a place that no turn under way has passed",
+        "shared/outbox/refused.py",
+        "last_sequence=last + len(row_ids), attempts=0",
+        "sent_sequence=0, attempts=0",
+        f"{OUTBOX}::test_what_is_sent_again_while_its_subject_is_on_its_way_is_not_lost",
+    ),
     Mutation(
         "A writer updates the row of its subject",
         "shared/outbox/writing.py",
