@@ -96,7 +96,10 @@ class Settings(Environment):
     public_url: Annotated[str | None, Field(examples=["https://spool.example.org"])] = None
     """How callers reach this server, when that is not `http://host:port`: used in signed URLs."""
     api_keys: Annotated[Words, Field(examples=["a-long-random-key,another-long-one"])] = ()
-    """Keys that callers may use, separated by commas. Without any, the first start makes one."""
+    """Keys that callers may use, separated by commas, each of 16 ASCII characters or more.
+
+    Without any, the first start makes one.
+    """
     url: Annotated[str | None, Field(examples=["http://127.0.0.1:8080"])] = None
     """The Spool that the command line talks to. Default: the one that runs on the data directory."""
     api_key: Annotated[str | None, Field(examples=["a-long-random-key"])] = None
