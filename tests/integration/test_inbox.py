@@ -1020,6 +1020,28 @@ async def test_a_commit_with_unknown_outcome_is_looked_up(database: Database, ca
     assert (row.state, len(await told(database))) == (State.DONE, 1)
 
 
+async def test_a_lost_commit_is_no_success_where_somebody_has_taken_over(
+    database: Database,
+) -> None:
+    queue = await accept_only(database, clips(Answering()), asked("a"))
+    (ours,) = await claims_of(database, "first").take(queue, ordered=False, at_most=1)
+    weather, others = Weather(database), claims_of(database, "second")
+    taken: list[Claim] = []
+
+    async def lose_and_be_too_late(_urgent: bool) -> None:
+        if not taken:
+            await expired(database)
+            taken.extend(await others.take(queue, ordered=False, at_most=1))
+            raise OutcomeUnknown
+
+    weather.before = lose_and_be_too_late
+    with pytest.raises(LeaseLost):
+        await finisher_of(weather).done(ours, Done(answer(asked("a"))), trace=None)
+
+    assert await told(database) == []
+    await taken[0].still_ours()
+
+
 @pytest.mark.parametrize("came_through", [True, False])
 @pytest.mark.parametrize("by", ["a delivery", "a claim"])
 async def test_a_claim_whose_commit_had_an_unknown_outcome_waits_for_no_lease(
@@ -1094,6 +1116,29 @@ async def test_pieces_that_finish_together_fail_alone(database: Database) -> Non
 
 
 # --- Drain, cancel, replay, purge ---------------------------------------------------------------------
+
+
+async def test_a_drain_lets_go_of_what_the_broker_sent_ahead_before_it_waits_for_hands(
+    database: Database,
+) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def busy(data: ClipRequested, *, work: Work) -> Done:
+        started.set()
+        await go_on.wait()
+        return Done(answer(data))
+
+    router = router_of(clips(busy))
+    async with open_bus(router) as bus, working(router, database, bus) as worker:
+        await bus.publish([message(asked("a"))])
+        await started.wait()
+        async with asyncio.TaskGroup() as group:
+            draining = group.create_task(worker.drain(60))
+            await asyncio.sleep(0.1)
+            consuming, is_over = bus.health().consuming, draining.done()
+            go_on.set()
+
+    assert (consuming, is_over) == (False, False)
 
 
 async def test_draining_waits_for_what_is_being_done(database: Database) -> None:

@@ -107,6 +107,22 @@ async def disconnected(bus: Bus) -> None:
     await until(lambda: not bus.health().connected)
 
 
+async def test_a_queue_keeps_its_dead_letters_until_they_have_arrived(
+    bus: RabbitBus, asked: Subscription, channel: AbstractChannel
+) -> None:
+    arguments: FieldTable = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": f"{asked.service}.dead",
+        "x-dead-letter-routing-key": f"{asked.service}.dead",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",  # without it the broker falls back to at most once
+    }
+
+    # A broker refuses to declare a queue that is there with other arguments.
+    await channel.declare_queue(asked.queue, durable=True, arguments=arguments)
+
+
 async def test_after_a_cut_the_bus_reconnects_and_what_was_taken_comes_again(
     bus: RabbitBus, proxy: TcpProxy, asked: Subscription
 ) -> None:

@@ -281,6 +281,27 @@ _WORKING = (
 
 _ENDING = (
     Mutation(
+        "After a commit with unknown outcome it is done only if the row says so",
+        "shared/inbox/finish.py",
+        "(unknown and await self._is_concluded(ending.claim))",
+        "unknown",
+        f"{INBOX}::test_a_lost_commit_is_no_success_where_somebody_has_taken_over",
+    ),
+    Mutation(
+        "A drain lets go of what the broker sent ahead",
+        "shared/inbox/worker.py",
+        "            await self._bus.stop_receiving()\n",
+        "            pass\n",
+        f"{INBOX}::test_a_drain_lets_go_of_what_the_broker_sent_ahead_before_it_waits_for_hands",
+    ),
+    Mutation(
+        "A queue keeps its dead letters until they have arrived",
+        "shared/bus/rabbitmq_topology.py",
+        '        "x-dead-letter-strategy": "at-least-once",\n',
+        "",
+        "tests/integration/test_rabbitmq.py::test_a_queue_keeps_its_dead_letters_until_they_have_arrived",
+    ),
+    Mutation(
         "Failures are counted from the first of a row of them",
         "shared/inbox/endings.py",
         "return self._clock.now_ms() - since_ms if since_ms else 0",
