@@ -66,7 +66,8 @@ def publish(
     answer = ask(Target(url, directory), lambda client: client.publish(event))
     if as_json:
         return print_json(answer)
-    return typer.echo(f"published {visible(str(event.get('type')))} {visible(str(answer.get('id')))}")
+    accepted = f"{visible(str(event.get('type')))} {visible(str(answer.get('id')))}"
+    return typer.echo(f"accepted {accepted}: Spool publishes it, and tries again where that fails")
 
 
 def _event_to_publish(
